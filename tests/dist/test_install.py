@@ -1,4 +1,4 @@
-"""`make install` beside a package and other installations."""
+"""`make install` beside a package and other installations, and when it cannot go on."""
 
 import os
 import subprocess
@@ -11,6 +11,18 @@ from harness.serving import PROJECT
 from . import building
 
 HELPERS = ("mount.virtfs", "mount.fuse.virtfs")  # the programs that mount(8) looks for
+
+# A Python that makes an environment whose pip does $PIP_DOES; it passes everything else to the Python $REAL.
+_PYTHON = """#!/bin/sh
+case $2 in
+    venv) mkdir -p .venv/bin; ln -s "$0" .venv/bin/python; printf '#!/bin/sh\\n%s\\n' "$PIP_DOES" >.venv/bin/pip; chmod +x .venv/bin/pip ;;
+    pip) eval "$PIP_DOES" ;;
+    *) exec "$REAL" "$@" ;;
+esac
+"""
+_FAILS = "echo no network >&2; exit 1"
+_CTRL_C = "kill -INT $PPID; exit 1"  # the terminal interrupts bash too, and pip ends with the status of a failure
+_ADVICE = "pip has failed. Without a network, give it a directory of wheels (doc/install.md): PIP_NO_INDEX=1"
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +208,42 @@ def test_destdir_may_have_blanks_and_be_relative(host: Host) -> None:
         text = (packed / name).read_text()
         assert str(root) not in text, name
         assert "pyvenv" in name or f"{home}/bin/python" in text, name
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    """A Python whose pip fails."""
+    path = tmp_path / "python"
+    path.write_text(_PYTHON)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(("does", "told"), [(_FAILS, _ADVICE), (_CTRL_C, "virtfs: interrupted\n")])
+def test_the_earlier_installation_stays_if_pip_fails(host: Host, python: Path, does: str, told: str) -> None:
+    host.must("install")
+    before = sorted((host.directory / "local").rglob("*"))
+    done = host.make("install", PYTHON=str(python), PIP_DOES=does, REAL=sys.executable)
+    assert done.returncode == (1 if does == _FAILS else 130)
+    assert told in done.stderr
+    assert (_ADVICE in done.stderr) == (does == _FAILS)
+    assert sorted((host.directory / "local").rglob("*")) == before
+
+
+@pytest.mark.parametrize(("does", "told"), [(_FAILS, _ADVICE), (_CTRL_C, "virtfs: interrupted\n")])
+def test_the_first_make_without_a_network_says_what_to_do(
+    tmp_path: Path, python: Path, does: str, told: str
+) -> None:
+    """tools/setup fills .venv, before any other step of the target."""
+    source = building.sources(tmp_path)
+    done = subprocess.run(
+        [source / "tools/setup", "run"],
+        env=os.environ | {"PYTHON": str(python), "PIP_DOES": does, "REAL": sys.executable},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+    )
+    assert done.returncode == (1 if does == _FAILS else 130)
+    assert told in done.stderr
+    assert (_ADVICE in done.stderr) == (does == _FAILS)

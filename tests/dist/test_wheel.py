@@ -109,6 +109,14 @@ def test_the_unit_runs_the_installed_program(prefix: Path) -> None:
     assert tools.complaints("systemd-analyze", "verify", "--man=no", instance) == ""
 
 
+def test_the_manual_names_the_installed_files(prefix: Path) -> None:
+    pages = {page.name: page.read_text() for page in (prefix / "share/man").rglob("*.[1-8]")}
+    named = set(re.findall(r"/[\w/.-]*/share/virtfs/[\w/.-]+\w", "".join(pages.values())))
+    assert named == {f"{prefix}/share/virtfs/prometheus/serve.sh"}
+    assert all(os.access(name, os.X_OK) for name in named)
+    assert ".Pa /usr/local/sbin" in pages["virtfs.1"], "a directory of the system"
+
+
 @pytest.mark.parametrize("words", [["--remove"], []], ids=["remove", "install"])
 def test_it_stays_while_a_mount_uses_it(prefix: Path, wheel: Path, words: list[str]) -> None:
     """A server would load modules that are gone, or those of another version."""

@@ -130,7 +130,8 @@ def test_the_page_installs_the_package_that_make_deb_builds() -> None:
 
 
 def test_the_tools_are_executable() -> None:
-    for name in ("tools/deb", "tools/install", "debian/rules", "examples/prometheus/serve.sh"):
+    scripts = (f"examples/prometheus/{name}.sh" for name in ("serve", "textfile"))
+    for name in ("tools/deb", "tools/install", "debian/rules", *scripts):
         assert Path(PROJECT, name).stat().st_mode & 0o111, name
 
 

@@ -95,13 +95,16 @@ deb:
 	@tools/setup deb
 	tools/deb
 
+# In the environment, quotes and blanks in these need no care.
+install uninstall: export PREFIX := $(PREFIX)
+install uninstall: export DESTDIR := $(DESTDIR)
 install:
-	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' tools/install --check
+	@tools/install --check
 	@tools/setup run
-	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' tools/install
+	@tools/install
 
 uninstall:
-	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' tools/install --remove
+	@tools/install --remove
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -55,6 +55,18 @@ def wheel(archive: Path, directory: Path) -> Path:
     """Build the wheel from a source distribution, as `python -m build --wheel` does."""
     shutil.unpack_archive(archive, directory)
     (source,) = directory.iterdir()
+    return _wheel(source, directory)
+
+
+def plain_wheel(source: Path, directory: Path) -> Path:
+    """Build the wheel from a copy of the checkout without the compiled modules, in a tenth of the time."""
+    for path in (source / "virtfs").rglob("*.pyx"):
+        path.unlink()
+    directory.mkdir()
+    return _wheel(source, directory)
+
+
+def _wheel(source: Path, directory: Path) -> Path:
     run([sys.executable, "-c", f"import setuptools.build_meta as b; b.build_wheel({str(directory)!r})"], source)
     (built,) = directory.glob("*.whl")
     return built

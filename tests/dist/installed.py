@@ -10,6 +10,8 @@ from .building import run
 # Files of an installation, below its prefix. mount.virtfs is beside virtfs, or where mount(8) looks.
 FILES = [
     "bin/virtfs",
+    "lib/systemd/system/virtfs-metrics@.service",
+    "lib/systemd/system/virtfs-metrics@.timer",
     "lib/systemd/system/virtfs@.service",
     "lib/tmpfiles.d/virtfs.conf",
     "share/bash-completion/completions/virtfs",

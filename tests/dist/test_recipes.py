@@ -115,8 +115,23 @@ def test_the_set_up_explains_itself() -> None:
     assert refused.stderr.startswith('virtfs: tools/setup does not know "colour"\n')
 
 
+def test_the_check_of_the_package_needs_no_directory_of_the_machine() -> None:
+    """virtfs may be in use at /mnt/virt where `make deb` runs, and a new mount namespace has a copy of that mount."""
+    words = (PROJECT / "tools/deb").read_text().split()
+    assert not [word for word in words if "/mnt" in word]
+    assert 'mount -t virtfs none "$1/virt"' in " ".join(words)
+
+
+def test_the_page_installs_the_package_that_make_deb_builds() -> None:
+    version = re.search(r"^virtfs \((.*?)\)", (DEBIAN / "changelog").read_text())
+    assert version
+    page = (PROJECT / "doc/install.md").read_text()
+    assert f"\nsudo apt-get install ./dist/virtfs_{version[1]}_amd64.deb\n" in page
+
+
 def test_the_tools_are_executable() -> None:
-    for name in ("tools/deb", "tools/install", "debian/rules", "examples/prometheus/serve.sh"):
+    scripts = (f"examples/prometheus/{name}.sh" for name in ("serve", "textfile"))
+    for name in ("tools/deb", "tools/install", "debian/rules", *scripts):
         assert Path(PROJECT, name).stat().st_mode & 0o111, name
 
 

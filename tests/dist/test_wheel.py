@@ -99,14 +99,24 @@ def test_mount_finds_it(prefix: Path, tmp_path: Path) -> None:
     )
 
 
-def test_the_unit_runs_the_installed_program(prefix: Path) -> None:
+def test_the_units_run_the_installed_programs(prefix: Path, tmp_path: Path) -> None:
     """systemd finds a bare name only in a few directories, and /opt/virtfs/bin is not one of them."""
-    unit = prefix / "lib/systemd/system/virtfs@.service"
-    commands = re.findall(r"^Exec\w+=(\S+)", unit.read_text(), re.MULTILINE)
-    assert commands == [f"{prefix}/bin/virtfs"] * 2
-    instance = prefix.parent / "virtfs@mnt-virt.service"
-    instance.write_text(unit.read_text())
-    assert tools.complaints("systemd-analyze", "verify", "--man=no", instance) == ""
+    program, script = f"{prefix}/bin/virtfs", f"{prefix}/share/virtfs/prometheus/textfile.sh"
+    commands = {"virtfs@.service": [program] * 2, "virtfs-metrics@.service": [script], "virtfs-metrics@.timer": []}
+    units = {path.name: path.read_text() for path in (prefix / "lib/systemd/system").iterdir()}
+    assert {name: re.findall(r"^Exec\w+=(\S+)", text, re.MULTILINE) for name, text in units.items()} == commands
+    instances = {tmp_path / name.replace("@", "@mnt-virt"): text for name, text in units.items()}
+    for path, text in instances.items():
+        path.write_text(text)
+    assert tools.complaints("systemd-analyze", "verify", "--man=no", *instances) == ""
+
+
+def test_the_manual_names_the_installed_files(prefix: Path) -> None:
+    pages = {page.name: page.read_text() for page in (prefix / "share/man").rglob("*.[1-8]")}
+    named = set(re.findall(r"/[\w/.-]*/share/virtfs/[\w/.-]+\w", "".join(pages.values())))
+    assert named == {f"{prefix}/share/virtfs/prometheus/{name}.sh" for name in ("serve", "textfile")}
+    assert all(os.access(name, os.X_OK) for name in named)
+    assert ".Pa /usr/local/sbin" in pages["virtfs.1"], "a directory of the system"
 
 
 @pytest.mark.parametrize("words", [["--remove"], []], ids=["remove", "install"])
@@ -130,13 +140,10 @@ def test_it_stays_while_a_mount_uses_it(prefix: Path, wheel: Path, words: list[s
 
 def test_it_is_removed_without_a_trace(prefix: Path) -> None:
     """Runs last in this file."""
-    link, other = prefix.parent / "sbin/mount.virtfs", prefix.parent / "mount.virtfs"
-    link.rename(other)  # as if an installation with another PREFIX had put its link there
-    link.symlink_to(other)
-    building.run([PROJECT / "tools/install", "--remove"], PREFIX=str(prefix), SBINDIR=str(link.parent))
+    sbin = prefix.parent / "sbin"
+    building.run([PROJECT / "tools/install", "--remove"], PREFIX=str(prefix), SBINDIR=str(sbin))
     assert not prefix.exists(), "no empty directories stay"
-    assert link.readlink() == other
-    assert os.listdir(link.parent) == [link.name]
+    assert not sbin.exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

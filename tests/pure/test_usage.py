@@ -45,4 +45,20 @@ def test_help_lists_the_commands_and_describes_one(capsys: pytest.CaptureFixture
     assert (bare, any("list mounts and interfaces" in line for line in commands)) == (2, True)
     assert told(capsys, "help") == (0, commands)
     assert told(capsys, "help", "ls")[1][0].startswith("usage: virtfs ls ")
+    for words in (["help"], ["-h"], ["--help"]):
+        assert told(capsys, "help", *words) == (0, commands)
     assert told(capsys, "ctl", "help") == (0, help_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["mout"], 'unknown command "mout": `virtfs help` lists the commands'),
+        (["create"], 'unknown command "create": `virtfs ctl help` describes the lines of ctl'),
+        (["mtu"], 'unknown command "mtu": `virtfs ctl help` describes the lines of ctl'),
+        (["ls", "top"], 'help takes one command, not "ls top"'),
+    ],
+)
+def test_help_for_something_else_is_an_error(capsys: pytest.CaptureFixture[str], words: list[str], reason: str) -> None:
+    status, lines = told(capsys, "help", *words)
+    assert (status, lines[-1]) == (2, f"virtfs: error: {reason}")

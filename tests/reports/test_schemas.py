@@ -6,6 +6,7 @@ they allow to later versions.
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ class Seen(NamedTuple):
     ls: str
     metrics: str
     served: str  # the answer of examples/prometheus/serve.sh
+    textfile: str  # the file that examples/prometheus/textfile.sh writes
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,10 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         mount.ctl(line)
     ls = mount.sh(f"PYTHONPATH={PROJECT} {sys.executable} -m virtfs ls --json")
     served = mount.sh(f"printf 'GET /metrics HTTP/1.1\\r\\nHost: here\\r\\n\\r\\n' | {PROMETHEUS}/serve.sh /mnt/virt")
-    texts = Seen(mount.read("status.json"), ls, mount.read("metrics"), served)
+    collected = tmp_path_factory.mktemp("collector")
+    mount.sh(f"{PROMETHEUS}/textfile.sh /mnt/virt {collected}")
+    collected /= "virtfs-mnt-virt.prom"
+    texts = Seen(mount.read("status.json"), ls, mount.read("metrics"), served, collected.read_text())
     mount.ctl("destroy bridge0")
     for unit in (6, 5, 4, 3):
         mount.ctl(f"destroy {unit}")
@@ -146,6 +151,76 @@ def test_the_example_serves_them_to_prometheus(seen: Seen) -> None:
     script = f"{PROMETHEUS}/serve.sh"
     refused = subprocess.run([script, "/nonexistent"], input="\r\n", capture_output=True, text=True, env=ENVIRONMENT)
     assert refused.stdout.startswith("HTTP/1.0 503 ")
+
+
+def textfile(mount: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run examples/prometheus/textfile.sh."""
+    words = [f"{PROMETHEUS}/textfile.sh", mount, str(directory)]
+    return subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT)
+
+
+def test_the_textfile_collector_gets_whole_files_of_mounts_that_answer(tmp_path: Path) -> None:
+    """A directory stands for a mount: the script only reads the file metrics in it."""
+    directory, first, second = tmp_path / "collector", tmp_path / "lab-a", tmp_path / "lab/a"
+    directory.mkdir()
+    for mount in (first, second):
+        mount.mkdir(parents=True)
+        (mount / "metrics").write_text(f'virtfs_info{{mount="{mount}"}} 1\n')
+        assert textfile(f"{mount}/", directory).returncode == 0
+    files = {path: path.read_text() for path in directory.iterdir()}
+    assert sorted(files.values()) == sorted((mount / "metrics").read_text() for mount in (first, second))
+    if shutil.which("systemd-escape"):  # as the instance of the timer
+        assert {path.name for path in files} == {
+            f"virtfs-{tools.run('systemd-escape', '--path', mount).strip()}.prom" for mount in (first, second)
+        }
+    assert all(path.stat().st_mode & 0o777 == 0o644 for path in files)
+    (first / "metrics").unlink()
+    done = textfile(str(first), directory)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [path.read_text() for path in directory.iterdir()] == [(second / "metrics").read_text()]
+
+
+def test_a_textfile_follows_no_link_of_the_directorys_owner(tmp_path: Path) -> None:
+    directory, mount, victim = tmp_path / "collector", tmp_path / "lab", tmp_path / "victim"
+    for one in (directory, mount):
+        one.mkdir()
+    (mount / "metrics").write_text("virtfs_info 1\n")
+    victim.write_text("mine\n")
+    assert textfile(str(mount), directory).returncode == 0
+    (file,) = directory.iterdir()
+    for link in (file, file.with_name(f"{file.name}.new")):
+        link.unlink(missing_ok=True)
+        link.symlink_to(victim)
+    assert textfile(str(mount), directory).returncode == 0
+    assert victim.read_text() == "mine\n"
+    assert list(directory.iterdir()) == [file]
+    assert file.read_text() == "virtfs_info 1\n"
+
+
+def test_the_textfile_of_a_mount_is_served_to_prometheus(seen: Seen) -> None:
+    assert promtool("check", "metrics", text=seen.textfile) == (0, "")
+    samples = re.findall(r"^(\w+)", seen.textfile, re.MULTILINE)
+    assert set(samples) == names(seen)
+
+
+def test_a_missing_directory_of_the_collector_is_named(tmp_path: Path) -> None:
+    done = textfile("/mnt/virt", tmp_path / "none")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"virtfs: there is no directory {tmp_path}/none")
+
+
+def test_the_manual_starts_the_timer_and_names_its_script() -> None:
+    page = (PROJECT / "man/virtfs.5").read_text()
+    timer, script = "virtfs-metrics@.timer", "/share/virtfs/prometheus/textfile.sh"
+    assert (PROJECT / "systemd" / timer).is_file()
+    assert f"systemctl enable --now {timer.replace('@', '@mnt-virt')}\n" in page
+    unit = (PROJECT / "systemd/virtfs-metrics@.service").read_text()
+    assert re.search(rf"^ExecStart=/usr/local{script} ", unit, re.MULTILINE)
+    (line,) = re.findall(rf"^\* \* \* \* \* root /usr/local{script} (.*)$", page, re.MULTILINE)
+    assert line == "/mnt/virt"
+    by_default = re.findall(r"/var/lib/[\w/-]*node-exporter", (PROMETHEUS / "textfile.sh").read_text() + unit + page)
+    assert len(by_default) > 3
+    assert set(by_default) == {"/var/lib/prometheus/node-exporter"}
 
 
 def names(seen: Seen) -> set[str]:

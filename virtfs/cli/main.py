@@ -9,7 +9,7 @@ import errno
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import virtfs
@@ -261,12 +261,30 @@ def _without_command(parser: argparse.ArgumentParser, words: Sequence[str]) -> i
         return 2
     commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction)).choices
     if words[0] == "help":
-        chosen = commands.get(words[1], parser) if len(words) == 2 else parser
-        chosen.print_help()
+        _help(parser, commands, words[1:])
         return 0
     if not words[0].startswith("-") and words[0] not in commands:
         parser.error(f"unknown command {quoted(words[0])}: {_advice(words)}")
     return None
+
+
+def _help(
+    parser: argparse.ArgumentParser, commands: Mapping[str, argparse.ArgumentParser], words: Sequence[str]
+) -> None:
+    """Print the help of a subcommand, or of virtfs itself if `words` names none."""
+    from virtfs.core.verbs import FORMS, VERBS
+
+    name = words[0] if words else "help"
+    if name == "help" or name.startswith("-"):
+        parser.print_help()
+    elif name not in commands:
+        of_ctl = name in {form.kind for form in FORMS} | {verb.name for verb in VERBS}
+        where = "`virtfs ctl help` describes the lines of ctl" if of_ctl else "`virtfs help` lists the commands"
+        parser.error(f"unknown command {quoted(name)}: {where}")
+    elif len(words) > 1:
+        parser.error(f"help takes one command, not {quoted(' '.join(words))}")
+    else:
+        commands[name].print_help()
 
 
 def _advice(words: Sequence[str]) -> str:

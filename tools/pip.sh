@@ -1,0 +1,11 @@
+# Sourced by the programs here that run pip.
+
+# Ctrl-C ends pip as well, with the status of a failure. bash runs the trap before it looks at that status.
+trap 'echo "virtfs: interrupted" >&2; exit 130' INT
+
+fetching() { # COMMAND ...: runs pip, and explains its failure
+    "$@" || {
+        echo "virtfs: pip has failed. Without a network, give it a directory of wheels (doc/install.md): PIP_NO_INDEX=1 PIP_FIND_LINKS=DIR" >&2
+        exit 1
+    }
+}

@@ -20,7 +20,7 @@ from .markdown import ROOT, blocks, section
 
 _MORE = (ROOT / "doc/works-with.md").read_text()
 _SECTION = section(_MORE, "In a few lines")
-_CREATE = re.findall(r"`(echo create .*?)`", _SECTION)[0]
+_CREATE = re.findall(r"`(echo ensure .*?)`", _SECTION)[0]
 _LINES = {
     re.split("[:,']", comment)[0].removeprefix("A "): commands
     for comment, _, commands in (part[2:].partition("\n") for part in blocks(_SECTION)[0].text.split("\n\n"))

@@ -165,10 +165,11 @@ def test_lwip(host: Mount, lwip: Path, way: str) -> None:
     assert host.sh("echo hello, lwIP | socat -t5 - TCP:10.0.3.2:7") == "hello, lwIP\n"
 
 
-def test_qemu_accepts_the_descriptor(host: Mount) -> None:
+@pytest.mark.parametrize("at", [0, 1], ids=["plain", "header"])
+def test_qemu_accepts_the_descriptor(host: Mount, at: int) -> None:
     """examples/pxe.sh boots over it."""
     host.sh("echo virt3 owner daemon >ctl")
-    line = with_virtfs(host, more("Native speed")[0].strip())
+    line = with_virtfs(host, more("Native speed")[at].strip())
     command = f"{line} -S -display none -monitor stdio -nodefaults <<<'info network\nquit'"
     output = host.sh(f"cd /mnt; {command}", seconds=60)
     assert "type=tap,fd=3" in output

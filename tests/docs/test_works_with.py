@@ -165,6 +165,12 @@ def test_lwip(host: Mount, lwip: Path, way: str) -> None:
     assert host.sh("echo hello, lwIP | socat -t5 - TCP:10.0.3.2:7") == "hello, lwIP\n"
 
 
+def test_the_readme_has_lines_of_this_page() -> None:
+    """So the tests of this page run them."""
+    (block,) = [one.text for one in blocks((ROOT / "README.md").read_text()) if "qemu-system" in one.text]
+    assert [line for line in block.splitlines() if line not in _MORE] == []
+
+
 @pytest.mark.parametrize("at", [0, 1], ids=["plain", "header"])
 def test_qemu_accepts_the_descriptor(host: Mount, at: int) -> None:
     """examples/pxe.sh boots over it."""

@@ -9,15 +9,26 @@
 set -euo pipefail
 file=${1:?usage: replay.sh FILE .../virtN [PACE]} virt=${2:?usage: replay.sh FILE .../virtN [PACE]}
 
-pace=$(cat "$virt/pace")
-before=$(cat "$virt/stats/tx_frames")
+# Before anything is written: only a refused write sets last_error.
+[ -r "$file" ] && [ ! -d "$file" ] || { echo "replay.sh: cannot read $file" >&2; exit 1; }
+[ -w "$virt/inject" ] || { echo "replay.sh: cannot write to $virt/inject" >&2; exit 1; }
+why() {
+    cat "$virt/../last_error" >&2
+    exit 1
+}
+
+count() { cat "$virt/stats/tx_$1"; }
+pace=$(cat "$virt/pace") sent=$(count frames) dropped=$(count dropped) oversize=$(count oversize)
 end() {
     trap '' INT TERM # a second Ctrl-C does not interrupt the clean-up
     echo "$pace" >"$virt/pace"
-    echo "$(($(cat "$virt/stats/tx_frames") - before)) frames sent"
+    echo "$(($(count frames) - sent)) frames sent"
+    dropped=$(($(count dropped) - dropped))
+    [ $dropped = 0 ] || echo "$dropped frames dropped, $(($(count oversize) - oversize)) of them too long for the mtu" >&2
 }
+
+echo "${3:-1}" >"$virt/pace" || why
 trap end EXIT
 trap 'exit 130' INT TERM
-
-echo "${3:-1}" >"$virt/pace"
-cat "$file" >"$virt/inject" || { cat "${virt%/*}/last_error" >&2; exit 1; }
+# fsync finds out that the file is truncated. Without it, the missing rest could still follow.
+dd if="$file" of="$virt/inject" bs=1M conv=fsync status=none || why

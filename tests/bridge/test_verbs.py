@@ -129,6 +129,19 @@ def test_members_come_and_go(mount: Mount, virts: Virts) -> None:
     assert "master" not in told.link(mount, one)
 
 
+@pytest.mark.parametrize("option", ["", " adopt"])
+def test_only_an_ethernet_interface_can_be_a_member(mount: Mount, option: str) -> None:
+    mount.ip("tuntap add tun0 mode tun")
+    for name in ("lo", "tun0"):
+        line = f"create bridge0 add {name}{option}"
+        with fails(errno.EINVAL):
+            mount.ctl(line)
+        why = "only an Ethernet interface can be in a bridge"
+        assert mount.read("last_error") == f'"{line}": add "{name}"{option} on bridge0: {why}'
+        assert not mount.has("bridge0")
+    mount.ip("link delete tun0")
+
+
 def test_a_renamed_tap_is_meant_by_its_virt(mount: Mount, virts: Virts) -> None:
     virt = virts()
     mount.ip(f"link set {virt.tap} name wire")

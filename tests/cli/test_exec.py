@@ -76,6 +76,18 @@ def test_another_user(virt: Virt) -> None:
     assert program.returncode == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "redirection", "file"),
+    [("", "3<>{}/frame", "frame"), ("", "4<{}/hex", "hex"), ("--tun", "5>{}/stream", "stream")],
+)
+def test_a_redirection_of_the_command_itself(virt: Virt, options: str, redirection: str, file: str) -> None:
+    """The line for a program on a frame file, with `virtfs exec` put before it."""
+    virtfs = f"exec {sys.executable} -m virtfs exec {options}"
+    line = f"{virtfs} /mnt/virt/{virt.name} -- true {redirection.format(f'/mnt/virt/{virt.name}')}"
+    said = f"virtfs: exec: {virt.name}/fd: this program has {virt.name}/{file} open itself: leave out that redirection"
+    assert finished(virt.mount.start("sh", "-c", line, stdout=PIPE, stderr=PIPE)) == ("", f"{said} to get the tap\n")
+
+
 def test_the_status_is_that_of_the_command(virt: Virt) -> None:
     for script, status in (("exit 7", 7), ("kill -9 $$", -signal.SIGKILL), ("kill -PIPE $$", -signal.SIGPIPE)):
         program = fork(virt, "--", "sh", "-c", script)

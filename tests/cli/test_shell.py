@@ -205,9 +205,14 @@ def test_ctrl_c_and_ctrl_z_are_the_commands(who: list[str]) -> None:
     [
         (
             "mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3",
-            "there is no /dev/fuse: as root, run `modprobe fuse`",
+            "there is no /dev/fuse and no /dev/net/tun: as root, run `modprobe -a fuse tun`",
         ),
         ("touch $1; chmod 0 $1; mount --bind $1 /dev/net/tun", "as root, run `chmod 0666 /dev/net/tun`"),
+        (
+            "touch $1; chmod 0 $1; for node in fuse net/tun; do mount --bind $1 /dev/$node; done",
+            "no permission to open /dev/fuse (mode 0000) and /dev/net/tun (mode 0000):"
+            " as root, run `chmod 0666 /dev/fuse /dev/net/tun`",
+        ),
         (
             "exec unshare --user --map-user=1000 --keep-caps -- sh -c '"
             "echo 0 >/proc/sys/user/max_user_namespaces;"
@@ -227,6 +232,24 @@ def test_a_system_that_forbids_it_is_told_what_to_change(tmp_path: Path, change:
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert done.returncode == 1
+
+
+_CHECKOUT = f"""
+mkdir -p /mnt/made/tools /mnt/made/.venv/bin
+cp /mnt/checkout/tools/run /mnt/made/tools
+echo '#!/bin/sh
+exec {" ".join(HIS_VIRTFS)} "$@"' >/mnt/made/.venv/bin/virtfs
+chmod 755 /mnt/made/.venv/bin/virtfs
+"""
+
+
+def test_make_run_introduces_only_a_shell_that_has_started() -> None:
+    done = run([*as_user(before=_CHECKOUT), "/mnt/made/tools/run"], SHELL="/bin/pwd")
+    assert done.stdout.startswith('A shell with a private virtfs; leave it with "exit". To try:\n')
+    assert "/virtfs-" in done.stdout.splitlines()[-1]
+    done = run([*as_user(before=f"{_CHECKOUT} chmod 600 /mnt/fuse"), "/mnt/made/tools/run"])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no permission to open /dev/fuse (mode 0600): as root, run" in done.stderr
 
 
 def test_shell_is_the_users_own() -> None:

@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness.running import NEW_NETWORK, USER, script
+from harness.running import NEW_NETWORK, ROOT, USER, script
 
 _PRIVATE = [*NEW_NETWORK, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
 _USER = " ".join(USER)
@@ -84,3 +84,11 @@ def test_without_passt(tmp_path: Path) -> None:
     done = script(f"PATH={tmp_path}; $virtfs shell --net true", before=_PRIVATE)
     sentence = "virtfs: --net needs passt(1), which is not installed: install the package passt\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", sentence)
+
+
+def test_a_ping_needs_the_sysctl_that_the_documents_name() -> None:
+    ping = f"{_USER} $virtfs shell --net -- sh -c 'ping -c1 -W2 192.0.2.9 >/dev/null; echo $?'"
+    change = 'sysctl -qw net.ipv4.ping_group_range="0 2147483647"'
+    assert change.replace("-qw", "-w") in (ROOT / "doc/troubleshooting.md").read_text()
+    done = on_host(f"sysctl -qw net.ipv4.ping_group_range='1 0'\n{ping}\n{change}\n{ping}")
+    assert done.stdout == "1\n0\n", done.stderr

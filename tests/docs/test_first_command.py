@@ -38,7 +38,7 @@ def busy(mount: Mount) -> Iterator[None]:
 
 
 def test_it_is_the_same_wherever_it_stands() -> None:
-    printed = (ROOT / "tools/run").read_text().split("exec ")
+    printed = (ROOT / "tools/run").read_text().split("exec .venv")
     assert [commands(part) for part in printed[:2]] == [FIRST, FIRST]
     assert commands((ROOT / "man/virtfs.1").read_text()) == FIRST
     assert commands(TUTORIAL) == FIRST

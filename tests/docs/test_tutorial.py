@@ -50,12 +50,11 @@ def test_the_tour_prints_what_it_says(tour: Tour, step: Block) -> None:
 
 
 def test_the_readme_prints_what_it_says() -> None:
+    """The long line removes itself, so it can be typed again and loses the same frame."""
     with touring() as shell:
-        for step in FIRST_MINUTE:
+        for step in (*FIRST_MINUTE, FIRST_MINUTE[-1]):
             prints_what_it_says(shell, step)
-        shell.run(
-            "destroy() { for n; do echo destroy $n >ctl; done; }; destroy 1 2 3; ip netns del near; ip netns del far", 0
-        )
+        shell.run("echo destroy 3 >ctl", 0)
 
 
 def test_a_mask_hides_only_what_differs_from_run_to_run() -> None:

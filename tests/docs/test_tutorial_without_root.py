@@ -1,11 +1,15 @@
-"""The tutorial: its steps run in `virtfs shell` as an ordinary user, from the first line to the last."""
+"""The tutorial: its steps run in `virtfs shell` as an ordinary user, from the first line to the last.
+
+Those of README do too, with `$VIRTFS` for `/mnt/virt`.
+"""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from .markdown import Block
-from .test_tutorial import STEPS, at
+from .test_tutorial import FIRST_MINUTE, STEPS, at
 from .tour import Tour, prints_what_it_says, touring_without_root
 
 
@@ -18,3 +22,9 @@ def tour() -> Iterator[Tour]:
 @pytest.mark.parametrize("step", STEPS, ids=at)
 def test_the_tour_prints_what_it_says(tour: Tour, step: Block) -> None:
     prints_what_it_says(tour, step)
+
+
+def test_the_readme_prints_what_it_says() -> None:
+    with touring_without_root() as shell:
+        for step in FIRST_MINUTE:
+            prints_what_it_says(shell, replace(step, text=step.text.replace("/mnt/virt", "$VIRTFS")))

@@ -20,7 +20,7 @@ from .markdown import ROOT, blocks, section
 
 _MORE = (ROOT / "doc/works-with.md").read_text()
 _SECTION = section(_MORE, "In a few lines")
-_CREATE = re.findall(r"`(echo create .*?)`", _SECTION)[0]
+_CREATE = re.findall(r"`(echo ensure .*?)`", _SECTION)[0]
 _LINES = {
     re.split("[:,']", comment)[0].removeprefix("A "): commands
     for comment, _, commands in (part[2:].partition("\n") for part in blocks(_SECTION)[0].text.split("\n\n"))
@@ -165,10 +165,17 @@ def test_lwip(host: Mount, lwip: Path, way: str) -> None:
     assert host.sh("echo hello, lwIP | socat -t5 - TCP:10.0.3.2:7") == "hello, lwIP\n"
 
 
-def test_qemu_accepts_the_descriptor(host: Mount) -> None:
+def test_the_readme_has_lines_of_this_page() -> None:
+    """So the tests of this page run them."""
+    (block,) = [one.text for one in blocks((ROOT / "README.md").read_text()) if "qemu-system" in one.text]
+    assert [line for line in block.splitlines() if line not in _MORE] == []
+
+
+@pytest.mark.parametrize("at", [0, 1], ids=["plain", "header"])
+def test_qemu_accepts_the_descriptor(host: Mount, at: int) -> None:
     """examples/pxe.sh boots over it."""
     host.sh("echo virt3 owner daemon >ctl")
-    line = with_virtfs(host, more("Native speed")[0].strip())
+    line = with_virtfs(host, more("Native speed")[at].strip())
     command = f"{line} -S -display none -monitor stdio -nodefaults <<<'info network\nquit'"
     output = host.sh(f"cd /mnt; {command}", seconds=60)
     assert "type=tap,fd=3" in output

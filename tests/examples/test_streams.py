@@ -62,11 +62,12 @@ def _tshark(mount: Mount) -> list[int]:
     return [pid for pid, line in mount.processes().items() if line.startswith("tshark")]
 
 
-def recording(mount: Mount, apart: float) -> str:
-    """Write a pcap file of five frames, `apart` seconds apart. Returns its path."""
+def recording(mount: Mount, apart: float, *, first: int = 60) -> str:
+    """Write a pcap file of five frames, `apart` seconds apart. Returns its path. first: length of the first frame."""
     blocks = [struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)]
     for number in range(5):
-        blocks.append(struct.pack("<IIII", 100, int(number * apart * 1e6), 60, 60) + frame(60, number))
+        size = 60 if number else first
+        blocks.append(struct.pack("<IIII", 100, int(number * apart * 1e6), size, size) + frame(size, number))
     mount.root.call(Path.write_bytes, Path("/mnt/some.pcap"), b"".join(blocks))
     return "/mnt/some.pcap"
 
@@ -94,14 +95,45 @@ def test_replay_ends_with_ctrl_c(virt: Virt) -> None:
     assert virt.read("pace") == "0"
 
 
+def replay(virt: Virt, *words: str) -> tuple[int | None, str, str]:
+    """Run replay.sh in the mount. Returns its status, output and errors."""
+    script = f'cd {DIR}; exec "$0" "$@"'
+    running = virt.mount.start("sh", "-c", script, str(EXAMPLES / "replay.sh"), *words, stdout=PIPE, stderr=PIPE)
+    output, complaint = finished(running)
+    return running.returncode, output, complaint
+
+
 def test_replay_says_what_is_wrong(virt: Virt) -> None:
     virt.mount.sh("echo no capture at all >/mnt/some.txt")
-    running = virt.mount.start(
-        str(EXAMPLES / "replay.sh"), "/mnt/some.txt", f"{DIR}/{virt.name}", stdout=PIPE, stderr=PIPE
-    )
-    output, complaint = finished(running)
-    assert (running.returncode, output) == (1, "0 frames sent\n")
+    status, output, complaint = replay(virt, "/mnt/some.txt", virt.name)
+    assert (status, output) == (1, "0 frames sent\n")
     assert "byte 0" in complaint
+
+
+def test_replay_gives_the_reason_of_its_own_failure(virt: Virt) -> None:
+    """The mount still has the last error of another command."""
+    virt.mount.refused("echo frobnicate >ctl")
+    assert replay(virt, "/mnt/none.pcap", virt.name) == (1, "", "replay.sh: cannot read /mnt/none.pcap\n")
+    assert replay(virt, "/mnt", virt.name) == (1, "", "replay.sh: cannot read /mnt\n")
+    path = recording(virt.mount, 0.1)
+    assert replay(virt, path, "virt77") == (1, "", "replay.sh: cannot write to virt77/inject\n")
+    status, output, complaint = replay(virt, path, virt.name, "y")
+    assert (status, output) == (1, "")
+    assert complaint.endswith(f'{virt.name}/pace: "y" is not a factor such as 0, 0.5 or 2\n')
+
+
+def test_replay_notices_a_truncated_recording(virt: Virt) -> None:
+    path = recording(virt.mount, 0)
+    virt.mount.sh(f"head -c 200 {path} >/mnt/cut.pcap")
+    status, output, complaint = replay(virt, "/mnt/cut.pcap", virt.name, "0")
+    assert (status, output) == (1, "2 frames sent\n")
+    assert "truncated" in complaint
+
+
+def test_replay_reports_frames_that_were_not_sent(virt: Virt) -> None:
+    path = recording(virt.mount, 0, first=9000)
+    said = "1 frames dropped, 1 of them too long for the mtu\n"
+    assert replay(virt, path, virt.name, "0") == (0, "4 frames sent\n", said)
 
 
 @pytest.mark.timeout(40)

@@ -458,8 +458,16 @@ def test_what_is_refused(mount: Mount, virts: Virts) -> None:
             errno.EEXIST,
             f"virt{b} and virt{a} already have a cable: take it away with uncable first, or write virt{b} impair",
         ),
-        (f"cable {a} {c}", errno.EBUSY, f"virt{a} already has a cable, which connects virt{a} and virt{b}"),
-        (f"cable {c} {b}", errno.EBUSY, f"virt{b} already has a cable, which connects virt{a} and virt{b}"),
+        (
+            f"cable {a} {c}",
+            errno.EBUSY,
+            f"virt{a} already has a cable, which connects virt{a} and virt{b}: take it away with uncable {a} first",
+        ),
+        (
+            f"cable {c} {b}",
+            errno.EBUSY,
+            f"virt{b} already has a cable, which connects virt{a} and virt{b}: take it away with uncable {b} first",
+        ),
         (f"uncable {c}", errno.ENOENT, f"virt{c} has no cable"),
         (f"check uncable {c}", errno.ENOENT, f"virt{c} has no cable"),
         (f"uncable {a} {c}", errno.ENOENT, f"there is no cable between virt{a} and virt{c}"),

@@ -176,14 +176,19 @@ def test_who_may(virts: Virts) -> None:
 
 def test_what_stands_in_the_way(virts: Virts) -> None:
     virt, other = virts(), virts()
-    reader = virt.open(os.O_RDONLY)
-    assert refusal(virt)[0] == errno.EBUSY
+    reader = virt.open(os.O_RDONLY, process=(another := virt.mount.process()))
+    reading = f"process {another.call(os.getpid)} is reading {virt.name} (see clients)"
+    assert refusal(virt) == (errno.EBUSY, f"{virt.name}/fd: {reading}")
     reader.close()
+    writer = another.open(f"{virt.name}/stream", os.O_WRONLY)
+    writing = reading.replace("reading", "writing to")
+    assert refusal(virt, {"lend": True}) == (errno.EBUSY, f"{virt.name}/fd: {writing}")
+    writer.close()
     virt.set("impair delay 1ms")
-    assert refusal(virt) == (errno.EBUSY, f"{virt.name}/fd: {virt.name} has an impairment, so its tap cannot be lent")
+    assert refusal(virt) == (errno.EBUSY, f"{virt.name}/fd: {virt.name} has an impairment: {virt.name} -impair first")
     virt.set("-impair")
     virt.mount.ctl(f"cable {virt.unit} {other.unit}")
-    assert refusal(virt) == (errno.EBUSY, f"{virt.name}/fd: {virt.name} has a cable, so its tap cannot be lent")
+    assert refusal(virt) == (errno.EBUSY, f"{virt.name}/fd: {virt.name} has a cable: uncable {virt.unit} first")
     virt.mount.ctl(f"uncable {virt.unit} {other.unit}")
     Loan(virt).close()
     returned(virt)

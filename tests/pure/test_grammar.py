@@ -126,6 +126,12 @@ def test_verbs(line: str, action: Action) -> None:
 # --- refused lines and their error sentences
 
 NAMED = "an interface is named N or virtN, a bridge bridgeN"
+BRIDGE_LINE = "a line that changes a bridge begins with bridgeN"
+SUCH = "an impairment such as delay 20ms or loss 1%"
+
+
+def any_bridge(name: str) -> str:
+    return f'"virtN bridge {name}" puts a tap into a bridge of the host'
 
 
 @pytest.mark.parametrize(
@@ -139,9 +145,14 @@ NAMED = "an interface is named N or virtN, a bridge bridgeN"
         ("CREATE 3", 'unknown command "CREATE"'),
         ("create 3 upp", 'unknown verb "upp": the file help lists the verbs'),
         ("create upp", f'unknown verb "upp": {NAMED}, and the file help lists the verbs'),
-        ("create br0", f'unknown verb "br0": {NAMED}, and the file help lists the verbs'),
+        ("create br0", f'unknown verb "br0": {NAMED}, and the file help lists the verbs; {any_bridge("br0")}'),
+        ("create 3 br-lan", f'unknown verb "br-lan": the file help lists the verbs; {any_bridge("br-lan")}'),
+        ("br0 add virt6", f'unknown command "br0": {BRIDGE_LINE}; {any_bridge("br0")}'),
+        ("vmbr0 up", f'unknown command "vmbr0": {BRIDGE_LINE}; {any_bridge("vmbr0")}'),
+        ("bring up", 'unknown command "bring"'),
         ("create up eth0", 'unknown verb "eth0": the file help lists the verbs'),
-        ("ensure br0 up", f'"br0" is not a name: {NAMED}'),
+        ("ensure br0 up", f'"br0" is not a name: {NAMED}; {any_bridge("br0")}'),
+        ("destroy br0", f'"br0" is not a name: {NAMED}; all stands for everything'),
         ("destroy al", f'"al" is not a name: {NAMED}; all stands for everything'),
         ("create 3 4", 'unknown verb "4": the file help lists the verbs'),
         ("virt3 destroy", 'unknown verb "destroy": destroy begins a line of the mount\'s ctl'),
@@ -150,8 +161,8 @@ NAMED = "an interface is named N or virtN, a bridge bridgeN"
         ("virt3 history 4 M", 'unknown verb "M": write "4M", without a blank'),
         ("virt3 up ms", 'unknown verb "ms": the file help lists the verbs'),
         ("virt3 s", 'unknown verb "s": the file help lists the verbs'),
-        ("cable 1 2 rate 3 mbit loss 1%", '"mbit" is one word too many: write "3mbit", without a blank'),
-        ("cable 1 2 loss 3 % delay 1ms", '"%" is one word too many: write "3%", without a blank'),
+        ("cable 1 2 rate 3 mbit loss 1%", f'"mbit" is not {SUCH}: write "3mbit", without a blank'),
+        ("cable 1 2 loss 3 % delay 1ms", f'"%" is not {SUCH}: write "3%", without a blank'),
         ("create 03", '"03" is not an interface name: it must be N or virtN, with N in plain decimal'),
         ("create -3", '"-3" is not an interface name: it must be N or virtN, with N in plain decimal'),
         ("create tap3", '"tap3" is not an interface name: it must be N or virtN, with N in plain decimal'),
@@ -368,6 +379,7 @@ def test_writing_a_file(file: str, text: str, action: Action) -> None:
         ("mtu", "9" * 257, errno.EINVAL, f'mtu: "{"9" * 64}…" is longer than 256 characters'),
         ("address", "1:2", errno.EINVAL, 'address: "1:2" is not a MAC address such as b2:0a:00:0b:0e:03'),
         ("exclusive", "read both", errno.EINVAL, 'exclusive: "read both" is not one of read, both, none'),
+        ("impair", "loss 1% los", errno.EINVAL, f'impair: "los" is not {SUCH}'),
         (
             "description",
             "a\nb\n",
@@ -400,6 +412,13 @@ def test_help_has_every_command_and_verb() -> None:
     lines = [line.split("  ") for line in help_text().splitlines() if line.startswith("  ")]
     assert [parts[1] for parts in lines] == [*(form.usage for form in FORMS), *(verb.usage for verb in VERBS)]
     assert all(parts[-1].strip() for parts in lines)
+
+
+def test_help_keeps_each_kind_of_socket_in_one_piece() -> None:
+    """Otherwise copying it from the help would not give a valid word."""
+    words = help_text().split()
+    for form in re.findall(r"[a-z-]+:\S+", SOCKET_FORMS):
+        assert form.strip(",") in [word.strip(",.") for word in words]
 
 
 def test_help_fits_a_terminal() -> None:
@@ -619,6 +638,7 @@ def test_any_text_is_a_value_or_refused(file: str, text: str) -> None:
 LAN = Impairment(delay=20_000_000, loss=Share(1))
 LOSS = Impairment(loss=Share(1))
 BRACKETS = "; an IPv6 address needs brackets"
+BOTH_ALREADY = 'follows an impairment of both directions: name both, as in "in delay 20ms out loss 1%"'
 
 
 @pytest.mark.parametrize(
@@ -669,6 +689,10 @@ def test_lines_about_wires(line: str, command: Command) -> None:
         ("virt3 impair", 'impair: "impair" needs an impairment such as delay 20ms or loss 1%'),
         ("virt3 impair in", 'impair: "in" needs an impairment such as delay 20ms or loss 1%'),
         ("virt3 impair up", 'impair: "up" is not an impairment such as delay 20ms or loss 1%'),
+        ("virt3 impair loss 1% los", f'"los" is neither {SUCH} nor a verb: the file help lists the verbs'),
+        ("create 3 impair in loss 1% los", f'"los" is neither {SUCH} nor a verb: the file help lists the verbs'),
+        ("virt3 impair loss 1% up los", 'unknown verb "los": the file help lists the verbs'),
+        ("virt3 impair loss 1% in", f'impair: "in" {BOTH_ALREADY}'),
         ("virt3 impair in loss 1% in loss 2%", 'impair: "in" is given twice'),
         ("uncable", '"uncable" needs an interface: uncable A [B|SOCKET]'),
         ("cable", '"cable" needs an interface: cable A B|SOCKET [IMPAIRMENT ...]'),
@@ -676,7 +700,10 @@ def test_lines_about_wires(line: str, command: Command) -> None:
         ("cable 3 3", '"virt3" cannot be both ends of a cable'),
         ("cable 3 bridge0", '"bridge0" is not an interface name: it must be N or virtN, with N in plain decimal'),
         ("cable 3 4 up", 'impair: "up" is not an impairment such as delay 20ms or loss 1%'),
-        ("cable 3 4 loss 1% up", '"up" is one word too many: cable A B|SOCKET [IMPAIRMENT ...]'),
+        ("cable 3 4 loss 1% up", f'"up" is not {SUCH}'),
+        ("cable 3 4 delay 20ms los 1%", f'"los" is not {SUCH}'),
+        ("cable 3 unix:/run/a in delay 20ms jitter 5ms", f'"jitter" is not {SUCH}'),
+        ("cable 3 4 delay 20ms out loss 1%", f'impair: "out" {BOTH_ALREADY}'),
         ("cable 3 udp:h:1", f'"udp:h:1" is not a socket: it must be {SOCKET_FORMS}'),
         ("cable 3 unix:run/a", '"run/a" is not an absolute path'),
         ("cable 3 dgram:/run/a,", '"" is not an absolute path'),

@@ -134,7 +134,9 @@ def test_directions() -> None:
     assert parse_impairment_verb(["out", "delay", "20ms"]) == (("out",), delay, 3)
     both = {"in": delay, "out": Impairment(loss=Share(1))}
     assert parse_impairments(["in", "delay", "20ms", "out", "loss", "1%", "up"]) == (both, 6)
-    assert parse_impairments(["delay", "20ms", "out"]) == ({"in": delay, "out": delay}, 2)
+    assert parse_impairments(["delay", "20ms", "up"]) == ({"in": delay, "out": delay}, 2)
+    with pytest.raises(VirtError, match='"out" follows an impairment of both directions'):
+        parse_impairments(["delay", "20ms", "out", "loss", "1%"])
 
 
 @pytest.mark.parametrize(

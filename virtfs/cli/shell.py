@@ -91,15 +91,15 @@ def shell(command: list[str], stay: bool = False, net: bool = False) -> int:
 
 def check_devices() -> None:
     """Check that this user may open the device nodes that the server needs. VirtError: ENODEV, EACCES."""
-    for device in _DEVICES:
-        if not device.exists():
-            module = device.name
-            raise VirtError(errno.ENODEV, f"there is no {device}: as root, run `modprobe {module}`")
-        if not os.access(device, os.R_OK | os.W_OK):
-            mode = device.stat().st_mode & 0o777
-            raise VirtError(
-                errno.EACCES, f"no permission to open {device} (mode {mode:04o}): as root, run `chmod 0666 {device}`"
-            )
+    missing = [device for device in _DEVICES if not device.exists()]
+    if missing:
+        what, modules = " and no ".join(map(str, missing)), " ".join(device.name for device in missing)
+        raise VirtError(errno.ENODEV, f"there is no {what}: as root, run `modprobe -a {modules}`")
+    denied = [device for device in _DEVICES if not os.access(device, os.R_OK | os.W_OK)]
+    if denied:
+        what = " and ".join(f"{device} (mode {device.stat().st_mode & 0o777:04o})" for device in denied)
+        change = f"chmod 0666 {' '.join(map(str, denied))}"
+        raise VirtError(errno.EACCES, f"no permission to open {what}: as root, run `{change}`")
 
 
 def _run(directory: str, command: list[str], stay: bool, net: bool) -> int:

@@ -147,11 +147,11 @@ def take_impairments(words: Sequence[str]) -> tuple[Impairments, int]:
 
 
 def parse_impairments(text: str) -> Impairments:
-    """Parse a text that consists of impairments only. VirtError EINVAL: a word is not part of an impairment."""
+    """Parse a text that consists of impairments only. VirtError EINVAL: a word begins no impairment."""
     words = text.split()
     found, count = take_impairments(words)
     if count < len(words):
-        raise VirtError(EINVAL, f"{quoted(words[count])} is not part of an impairment")
+        raise VirtError(EINVAL, f"{quoted(words[count])} is not {impairment_text.EXAMPLE}")
     return found
 
 

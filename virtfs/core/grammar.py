@@ -15,6 +15,7 @@ from virtfs.core import verbs
 from virtfs.core.arguments import Argument, take_impairments
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName, Unit
+from virtfs.core.impairment_text import EXAMPLE
 from virtfs.core.line_words import LINE_MAX, Words, too_long
 from virtfs.core.quantities import parse_bridge_name, parse_unit_name, splits_unit
 from virtfs.core.quoting import quoted
@@ -29,6 +30,8 @@ VALUE_MAX = 256  # characters in a value written to an attribute file
 _WHITE_SPACE = " \t\n\v\f\r"  # isspace(3) in the C locale
 _FORM_OF_WORD: dict[tuple[str, Noun], Form] = {(form.kind, form.noun): form for form in FORMS if form.kind != "change"}
 _CHECK = re.compile(r"[ \t]*check(?:[ \t]+|$)")
+# The usual names of bridges that are not bridgeN: br0, br-lan, vmbr0, docker0. They are only used in error messages.
+_LIKE_A_HOSTS_BRIDGE = re.compile(r"br(?![a-z])|[a-z-]*br[0-9]|docker[0-9]")
 _LIKE_A_BRIDGE = re.compile(r"bridge[-+]?[0-9]")
 _NAMES = "an interface is named N or virtN, a bridge bridgeN"
 _LIKE_A_UNIT = re.compile(r"[-+]?[0-9]|virt|tap(?:[0-9]|$)")
@@ -177,6 +180,8 @@ def _parse_cable(form: Form, target: Unit | BridgeName | None, words: Words) -> 
     if form.kind == "cable" and words.peek() is not None:
         actions = (Action("impair", (_take_words(impair, take_impairments, words),)),)
     if (word := words.take()) is not None:
+        if actions:  # only impairments follow the ends, so this was meant as one
+            raise VirtError(EINVAL, f"{quoted(word)} is not {EXAMPLE}{_hint(word, words)}")
         raise VirtError(EINVAL, f"{quoted(word)} is one word too many{_hint(word, words) or f': {form.usage}'}")
     return Command(form.kind, target, actions, peer)
 
@@ -202,6 +207,8 @@ def _parse_change(first: str, words: Words) -> Parsing[Command]:
             hint = f": a verb goes after its interface, as in virt0 {first}"
         elif _LIKE_A_UNIT.match(first):
             hint = ": a line that changes an interface begins with virtN"
+        elif any_bridge := _any_bridge(first):
+            hint = f": a line that changes a bridge begins with bridgeN{any_bridge}"
         raise VirtError(EINVAL, f"unknown command {quoted(first)}{hint}")
     unit = parse_unit_name(first, "virt")
     return _with_verbs(Command("change", unit, (yield from _parse_actions(words, VIRT))), first)
@@ -236,8 +243,8 @@ def _parse_target(form: Form, words: Words) -> Unit | BridgeName | None:
     if form.noun == BRIDGE:
         return parse_bridge_name(word)
     if (form.kind, BRIDGE) in _FORM_OF_WORD and not _LIKE_A_UNIT.match(word):
-        everything = f"; {ALL} stands for everything" if form.kind == "destroy" else ""
-        raise VirtError(EINVAL, f"{quoted(word)} is not a name: {_NAMES}{everything}")
+        more = f"; {ALL} stands for everything" if form.kind == "destroy" else _any_bridge(word)
+        raise VirtError(EINVAL, f"{quoted(word)} is not a name: {_NAMES}{more}")
     return parse_unit_name(word, "", "virt")
 
 
@@ -255,9 +262,7 @@ def _parse_actions(words: Words, noun: Noun, *, makes: bool = False, named: bool
     while (word := words.take()) is not None:
         verb = verbs.find(noun, word)
         if verb is None:
-            names = f"{_NAMES}, and " if makes and not named and not actions else ""
-            why = _hint(word, words) or f": {names}the file help lists the verbs"
-            raise VirtError(EINVAL, f"unknown verb {quoted(word)}{why}")
+            raise VirtError(EINVAL, _unknown_verb(noun, word, words, actions, nameless=makes and not named))
         if len(actions) == VERBS_MAX:
             raise VirtError(
                 E2BIG, f"{quoted(word)} is one verb too many: a line may have at most {VERBS_MAX} verbs, so split it"
@@ -279,6 +284,24 @@ def _parse_actions(words: Words, noun: Noun, *, makes: bool = False, named: bool
             )
         yield
     return tuple(actions)
+
+
+def _unknown_verb(noun: Noun, word: str, words: Words, actions: Sequence[Action], *, nameless: bool) -> str:
+    """Return the error message for a taken word that is no verb. nameless: whether the line lacks the target's name."""
+    if hint := _hint(word, words):
+        return f"unknown verb {quoted(word)}{hint}"
+    if actions and actions[-1].verb == "impair":  # a word of an impairment or the next verb, misspelled
+        return f"{quoted(word)} is neither {EXAMPLE} nor a verb: the file help lists the verbs"
+    names = f"{_NAMES}, and " if nameless and not actions else ""
+    any_bridge = _any_bridge(word) if noun == VIRT else ""
+    return f"unknown verb {quoted(word)}: {names}the file help lists the verbs{any_bridge}"
+
+
+def _any_bridge(name: str) -> str:
+    """Return what to write about a bridge of the host, as the end of an error message; "" for another name."""
+    if not _LIKE_A_HOSTS_BRIDGE.match(name):
+        return ""
+    return f"; {quoted(f'virtN bridge {name}')} puts a tap into a bridge of the host"
 
 
 def _hint(word: str, words: Words) -> str:

@@ -14,7 +14,7 @@ def help_text() -> str:
         "A line is checked as a whole before any of it takes effect.\n"
         "netns must be the last verb of its line, except after create and ensure.\n"
         f"\n{_columns(commands)}"
-        f"{fill(f'SOCKET is {SOCKETS}.', 100)}\n\n"
+        f"{fill(f'SOCKET is {SOCKETS}.', 100, break_on_hyphens=False)}\n\n"
         "Verbs of virtN, any number in a line. In virtN/ctl they are written without the name virtN.\n"
         "(root): only root may use the verb, even if the interface has another owner.\n"
         f"\n{_columns(_usages(VIRT))}\n"

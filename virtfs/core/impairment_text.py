@@ -30,6 +30,8 @@ LIMIT_MAX = 524288  # frames, as for the queue of a tap
 GAP_MAX = 2**32 - 1
 SEED_MAX = 2**64 - 1
 
+EXAMPLE: Final = "an impairment such as delay 20ms or loss 1%"  # in error messages
+
 _DISTRIBUTIONS: Final[tuple[Distribution, ...]] = ("uniform", "normal", "pareto", "paretonormal")
 
 
@@ -67,7 +69,7 @@ def parse_impairment_verb(words: Sequence[str]) -> tuple[tuple[Direction, ...], 
             problem = f"{quoted(words[first])} is not"
         else:
             problem = f"{quoted(words[0] if words else 'impair')} needs"
-        raise VirtError(EINVAL, f"{problem} an impairment such as delay 20ms or loss 1%")
+        raise VirtError(EINVAL, f"{problem} {EXAMPLE}")
     return directions, impairment, first + count
 
 
@@ -75,7 +77,8 @@ def parse_impairments(words: Sequence[str]) -> tuple[dict[Direction, Impairment]
     """Parse the arguments of the verb `impair`: `in …`, `out …`, `in … out …`, or an impairment without a direction.
 
     An impairment without a direction applies to both directions. Return the impairments by direction, and the number
-    of words taken. Errors: those of parse_impairment_verb(), and EINVAL if a direction is given twice.
+    of words taken. Errors: those of parse_impairment_verb(), and EINVAL if a direction is given twice, or after an
+    impairment of both directions.
     """
     found: dict[Direction, Impairment] = {}
     at = 0
@@ -86,6 +89,9 @@ def parse_impairments(words: Sequence[str]) -> tuple[dict[Direction, Impairment]
         found |= dict.fromkeys(directions, impairment)
         at += count
         if directions == BOTH:
+            if at < len(words) and words[at] in BOTH:
+                problem = f"{quoted(words[at])} follows an impairment of both directions"
+                raise VirtError(EINVAL, f'{problem}: name both, as in "in delay 20ms out loss 1%"')
             break
     return found, at
 

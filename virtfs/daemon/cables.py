@@ -120,7 +120,8 @@ class Cables:
                 names = f"{end.virt.name} and {plugged.name}"
             else:
                 continue
-            raise VirtError(errno.EBUSY, f"{end.virt.name} already has a cable, which connects {names}")
+            what = f"{end.virt.name} already has a cable, which connects {names}"
+            raise VirtError(errno.EBUSY, f"{what}: take it away with uncable {end.virt.unit} first")
 
     async def separate(self, first: Interface, second: Interface | SocketName | None) -> None:
         """Remove a cable. The arguments and errors are those of get()."""

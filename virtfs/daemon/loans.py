@@ -110,7 +110,7 @@ class Loans:
         async with self._lock:
             self._check(interface, peer)
             seats, wire = interface.ports.frame.seats, interface.wire
-            seats.give(interface.virt.name, holder, rx=wire.readers > seats.readers)
+            seats.give(interface.virt.name, holder, interface.ports.opens, rx=wire.readers > seats.readers)
             wire.opened(coming=True)
             with trio.CancelScope(shield=True):
                 try:
@@ -128,9 +128,9 @@ class Loans:
         check_rights(virt, peer.uid, peer.groups)
         interface.expect_no_holder()
         if self._has_cable(interface):
-            raise VirtError(errno.EBUSY, f"{virt.name}/fd: {virt.name} has a cable, so its tap cannot be lent")
+            raise VirtError(errno.EBUSY, f"{virt.name}/fd: {virt.name} has a cable: uncable {virt.unit} first")
         if wire.path is not None or wire.out.path is not None:
-            raise VirtError(errno.EBUSY, f"{virt.name}/fd: {virt.name} has an impairment, so its tap cannot be lent")
+            raise VirtError(errno.EBUSY, f"{virt.name}/fd: {virt.name} has an impairment: {virt.name} -impair first")
         if interface.tap.multi_queue:
             raise VirtError(errno.EOPNOTSUPP, f"{virt.name}/fd: {virt.host.name} has several queues and cannot be lent")
 

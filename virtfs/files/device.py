@@ -236,6 +236,10 @@ class DeviceHandle:
         """Return the id of the process that has the file open, as far as it is known."""
         return self.user.pid
 
+    def seated(self) -> int | None:
+        """Return the flags of the open(2) if files.frame.Seats counts this open, else None."""
+        return None
+
     def sync(self) -> None:
         """Check, for fsync(2), that everything written is complete. OSError EINVAL: as on a character device."""
         raise OSError(errno.EINVAL, "fsync does not apply to the file")

@@ -70,17 +70,17 @@ class Seats:
         self.holder: Holder | None = None
         self._back = trio.Event()  # set when the holder has given the tap back
 
-    def give(self, name: str, holder: "Holder", rx: bool) -> None:
+    def give(self, name: str, holder: "Holder", opens: Opens, rx: bool) -> None:
         """Record a program that gets the tap through the file `fd`. It is the only reader until `regain` is called.
 
-        rx: whether `rx` has a reader.
+        opens: the open files of the interface, for the error message. rx: whether `rx` has a reader.
         VirtError EBUSY: another program has the tap or reads frames; or one writes frames, and `holder.alone` is true.
         """
         self.expect_no_holder(name)
         if self.readers or rx:
-            raise VirtError(errno.EBUSY, f"{name}/fd: another program is reading {name}")
+            raise _occupied(name, holder.pid, opens, reads, "reading")
         if self.writers and holder.alone:
-            raise VirtError(errno.EBUSY, f"{name}/fd: another program is writing to {name}")
+            raise _occupied(name, holder.pid, opens, writes, "writing to")
         self.holder, self._back = holder, trio.Event()
 
     def regain(self) -> None:
@@ -128,6 +128,21 @@ class Seats:
         """Uncount an open that had these flags. Called when it is closed."""
         self.readers -= reads(flags)
         self.writers -= writes(flags)
+
+
+def _occupied(name: str, asking: int, opens: Opens, way: Callable[[int], bool], doing: str) -> VirtError:
+    """Return the error for a program that asks for the tap while a file that Seats counts is open in this way.
+
+    asking: the id of the program's process. `virtfs exec` has the descriptors that the shell opened for its program.
+    """
+    found = [one for one in opens if (flags := one.seated()) is not None and way(flags)]
+    own = next((one for one in found if one.process() == asking), None)
+    if own is not None:
+        what = f"this program has {name}/{own.node.label} open itself"
+        return VirtError(errno.EBUSY, f"{name}/fd: {what}: leave out that redirection to get the tap")
+    process = next((one.process() for one in found), 0)  # rx has no process, nor does another PID namespace
+    who = f"process {process}" if process else "another program"
+    return VirtError(errno.EBUSY, f"{name}/fd: {who} is {doing} {name} (see clients)")
 
 
 class Opening(Protocol):
@@ -291,6 +306,9 @@ class FrameHandle(DeviceHandle):
 
     def cut(self) -> None:
         self.wire.out.cut()
+
+    def seated(self) -> int:
+        return self.flags
 
     def poll(self) -> int:
         return self.file.poll(self.flags)

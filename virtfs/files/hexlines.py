@@ -93,6 +93,9 @@ class HexHandle(TextDeviceHandle):
         self.frames += 1
         return format_frame(_ROOM[HEADROOM : HEADROOM + length])
 
+    def seated(self) -> int:
+        return self._flags
+
     def poll(self) -> int:
         events = self._file.frame.poll(self._flags)
         if self._rest:  # the next read returns it, even if the interface is down

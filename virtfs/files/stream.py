@@ -101,6 +101,9 @@ class StreamHandle(DeviceHandle):
     def taken(self) -> int:
         return self._frames
 
+    def seated(self) -> int:
+        return self._flags
+
     def poll(self) -> int:
         events = self._file.frame.poll(self._flags)
         if self._reader.rest:  # the next read returns it, even if the interface is down

@@ -41,6 +41,9 @@ from virtfs.host.netlink_values import address_of
 from virtfs.host.netns import own_netns
 from virtfs.host.rtnl import NLM_F_CREATE, NLM_F_REPLACE, Message, Rtnl, name_of
 
+_ARPHRD_ETHER = 1  # linux/if_arp.h
+_IFF_LOOPBACK = 0x8  # linux/if.h
+_ONLY_ETHERNET = "only an Ethernet interface can be in a bridge"  # the kernel gives EINVAL without a reason
 _NUD_NOARP = 0x40  # linux/neighbour.h: a static entry, which never ages
 _NTF_MASTER = 0x04
 _NTF_STICKY = 0x40  # a frame that arrives at another port does not move the entry there
@@ -158,7 +161,12 @@ class HostBridge:
 
         The interface must not be in another bridge, because Linux would silently remove it from that bridge.
         """
-        self._set_master(name, self.index, f'add "{name}"')
+        try:
+            self._set_master(name, self.index, f'add "{name}"')
+        except VirtError as refusal:
+            if refusal.errno == errno.EINVAL and not self._is_ethernet(name):
+                raise VirtError(errno.EINVAL, f'add "{name}" on {self.called}: {_ONLY_ETHERNET}') from refusal
+            raise
 
     def remove(self, name: str) -> None:
         """Remove a member. Addresses and routes that the bridge adopted from the member move back to the member."""
@@ -181,6 +189,8 @@ class HostBridge:
         If this fails, the interface is removed from the bridge.
         """
         index, what = self._index(name), f'add "{name}" adopt'
+        if not self._is_ethernet(name):
+            raise VirtError(errno.EINVAL, f"{what} on {self.called}: {_ONLY_ETHERNET}")
         try:
             self.adoptions.note(self.rtnl, self.index, index)
             for _step in bridge_adopt.adopt(self.rtnl, self.index, index):
@@ -189,6 +199,11 @@ class HostBridge:
             self._check_present(index, what)
             self.remove(name)
             raise VirtError(refusal.errno, f"{what}: {refusal.strerror}") from refusal
+
+    def _is_ethernet(self, name: str) -> bool:
+        """Return whether an interface is not of another kind, with which br_add_if fails (net/bridge/br_if.c)."""
+        link = ask_link(self.rtnl, name)
+        return link is None or (link["ifi_type"] == _ARPHRD_ETHER and not link["flags"] & _IFF_LOOPBACK)
 
     def _check_present(self, port: int, what: str) -> None:
         """Raise VirtError ENXIO if the bridge or the port has vanished during the steps of a move.

@@ -166,6 +166,34 @@ def test_umount_warns_of_changes_that_are_not_saved(lasting: LastingOnes) -> Non
     assert "not saved" not in "".join(mount.log)
 
 
+def test_ctl_warns_of_each_command_that_is_not_saved(lasting: LastingOnes) -> None:
+    """Even if the warning is the same as the last one, before which the state was saved again."""
+    mount = begun(lasting)
+    virtfs = f"PYTHONPATH={PROJECT} {sys.executable} -m virtfs"
+    sentence = f'cannot save the state file "{STATE}": No such file or directory'
+    warning = f"virtfs: the command took effect, but virtfs {sentence}"
+    for units in ((1, 2), (3,)):
+        mount.sh("rm -r /mnt/kept/lab")
+        for unit in units:
+            assert mount.sh(f"{virtfs} ctl -d {DIR} create {unit} 2>&1").strip() == warning
+        mount.sh("mkdir /mnt/kept/lab")
+        until(lambda: state(mount)["saved"], "the state is saved")
+    assert mount.sh(f"{virtfs} ctl -d {DIR} create 4 2>&1") == ""
+
+
+def test_a_change_that_is_undone_while_it_cannot_be_saved(lasting: LastingOnes) -> None:
+    """The state is saved again as soon as that is possible, although it is the one that was saved last."""
+    mount = begun(lasting)
+    mount.ctl("create 3")
+    before = mount.sh(f"cat {STATE}")
+    mount.sh("rm -r /mnt/kept/lab")
+    mount.ctl("create 4")
+    mount.ctl("destroy 4")
+    mount.sh("mkdir /mnt/kept/lab")
+    until(lambda: state(mount)["saved"], "the state is saved")
+    assert mount.sh(f"cat {STATE}") == before
+
+
 TROUBLE = {
     "full": ("head -c 100000 /dev/zero >/mnt/kept/fill || true", "rm /mnt/kept/fill", errno.ENOSPC),
     "read-only": ("mount -o remount,ro /mnt/kept", "mount -o remount,rw /mnt/kept", errno.EROFS),

@@ -196,6 +196,21 @@ def test_ctl_says_why_a_line_is_refused(mount: Mount) -> None:
         ctl(None, ())
 
 
+def test_ctl_warns_each_time(mount: Mount) -> None:
+    """A warning is printed at each line that causes it, and not at others, even if it is the same as the last error."""
+    mount.ctl("create bridge1 up\ncreate 3 up inet 10.0.3.1/24")
+    for _ in range(2):
+        status, _, said = run(mount, "ctl", "-d", DIR, "bridge1", "add", "virt3")
+        assert (status, said.split(":")[1]) == (0, " warning")
+        assert said.removeprefix("virtfs: ").strip() == mount.read("last_error")
+        set_at = mount.sh("stat -c %.9Y last_error")
+        assert run(mount, "ctl", "-d", DIR, "bridge1", "delete", "virt3") == (0, "", "")
+        assert mount.sh("stat -c %.9Y last_error") == set_at
+    nobodys = mount.sh("setpriv --reuid=65534 --clear-groups stat -c %.9Y last_error")
+    assert float(nobodys) < float(set_at), "the time is each user's own"
+    mount.ctl("destroy bridge1")
+
+
 def test_ctl_of_an_owner(virt: Virt) -> None:
     """A line about the owner's interface goes to the ctl of the interface, since only root may use the mount's."""
     mount = virt.mount

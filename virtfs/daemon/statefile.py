@@ -118,6 +118,7 @@ class StateFile:
         before = self.unsaved
         if before is None or before.refusal.strerror != refusal.strerror:
             log.error("%s", refusal.strerror)
+        self._text = None  # the file may have been replaced nevertheless, so even the last text is written again
         self.unsaved = Unsaved(refusal, time() if before is None else before.since)
 
     def _replace(self, text: str) -> int:

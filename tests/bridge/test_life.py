@@ -328,7 +328,7 @@ def test_a_renamed_bridge_may_get_any_name(lasting: LastingOnes) -> None:
     mount = lasting("state=/mnt/state")
     mount.ctl("create bridge0 up")
     mount.ip("link set bridge0 name bridge7")
-    until(lambda: "it is \"bridge7\" now, and virtfs leaves it alone" in "".join(mount.log), "the log tells it")
+    until(lambda: 'it is "bridge7" now, and virtfs leaves it alone' in "".join(mount.log), "the log tells it")
     mount.kill()
     mount.again("state=/mnt/state")
     assert mount.has("bridge7")

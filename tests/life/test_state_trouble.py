@@ -79,6 +79,35 @@ def test_retry_runs_the_lines_that_have_failed(lasting: LastingOnes) -> None:
     mount.ctl("destroy 6")
 
 
+def test_the_log_has_the_end_of_a_trouble(lasting: LastingOnes) -> None:
+    """Each error or warning about a line, an interface or a bridge is followed by a line when the cause is gone."""
+    mount = begun(lasting, f"{LATE}\ncreate 6 netns later\ncreate 4 up\ncreate bridge0 up\n")
+
+    def logged(text: str) -> None:
+        until(lambda: any(text in line for line in mount.log), f"the log has {text}")
+
+    logged(f'error: state file, line 1: "{LATE}": there is no network namespace "late"')
+    mount.ip("netns add late")
+    with fails(errno.ENXIO):
+        mount.ctl("retry")
+    logged(f'virtfs: state file: "{LATE}" is carried out')
+    mount.ctl("create 6")
+    logged('virtfs: state file: a newer command replaces "create 6 netns later"')
+    mount.ip("link del tap4")
+    logged("warning: virt4 is lost")
+    mount.ctl("ensure 4")
+    logged("virtfs: virt4, which was lost, is made again")
+    mount.ip("link del bridge0")
+    logged("warning: bridge0 is lost")
+    mount.ctl("ensure bridge0")
+    logged("virtfs: bridge0, which was lost, is made again")
+    mount.ip("link set bridge0 name lan")
+    logged('it is "lan" now, and virtfs leaves it alone')
+    mount.ip("link set lan name bridge0")
+    logged("virtfs: bridge0, which was lost, has its name again")
+    mount.ctl("destroy 5")
+
+
 def test_retry_without_failed_lines_does_nothing(lasting: LastingOnes) -> None:
     mount = begun(lasting, "create 3 owner 4001")
     before = mount.read("ctl")

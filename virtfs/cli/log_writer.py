@@ -72,7 +72,9 @@ class LogWriter(logging.Handler):
 
     def _report_suppressed(self, now: float) -> None:
         for kind, count in self._limit.due(now):
-            text = one_line(f"{count} more lines of this kind suppressed, the last: {self._suppressed.pop(kind)}")
+            text = one_line(
+                f"{count} more lines of this kind suppressed, the last: {self._suppressed.pop(kind, kind[1])}"
+            )
             self._put((logging.WARNING, kind[0], text[:LONGEST]))
 
     def _put(self, line: Line) -> None:

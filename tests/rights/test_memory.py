@@ -224,6 +224,26 @@ def test_a_refusal_says_which_limit(virts: Virts, alone: Callable[[str], Mount])
     until(lambda: held(mount, ALICE) == 0, "everything is given back")
 
 
+def test_a_user_cannot_have_more_than_all_users_together(alone: Callable[[str], Mount]) -> None:
+    options = "max_memory=4M,max_user_memory=1G"
+    mount = alone(options)
+    limits = json.loads(mount.read("status.json"))["limits"]
+    assert (limits["memory"], limits["user_memory"]) == (4 << 20, 4 << 20)
+    said = "warning: max_user_memory is 4M instead of 1G: it cannot exceed max_memory"
+    assert any(said in line for line in mount.log), "logged at the start"
+    mount.sh(f"cd /; {VIRTFS} mount {DIR} -o remount,noatime,{options}")
+    assert mount.refused(f"cd /; {VIRTFS} mount {DIR} -o remount,max_memory=4M,max_user_memory=3M").endswith(
+        f'cannot change "max_user_memory=4M" to "max_user_memory=3M" while "{DIR}" is mounted: '
+        f'run "virtfs umount {DIR}", then mount it again\n'
+    )
+
+
+def test_a_lower_limit_for_all_users_is_one_for_each(alone: Callable[[str], Mount]) -> None:
+    mount = alone("max_memory=4M")
+    assert json.loads(mount.read("status.json"))["limits"]["user_memory"] == 4 << 20
+    assert not any("max_user_memory" in line for line in mount.log), "nobody has asked for more"
+
+
 def test_a_history_that_a_user_cannot_keep_is_refused(alone: Callable[[str], Mount]) -> None:
     """A user may keep a third of max_user_memory. Root's interfaces have no such limit, whoever sets the size."""
     mount = alone("max_user_memory=3M")

@@ -93,7 +93,7 @@ class StateFile:
             os.close(fd)
 
     async def save(self, snapshot: Callable[[], Awaitable[str | None]]) -> bool:
-        """Write a snapshot if it differs from the last one. Return False if this failed.
+        """Write a snapshot if it differs from the last one, or if that could not be written. Return False on failure.
 
         An error is stored in `unsaved`. It is logged, unless the previous save failed with the same error.
         snapshot: returns the text to save, or None if the state must no longer be saved. It is called after earlier

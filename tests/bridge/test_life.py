@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from harness import told
 from harness.fixtures import Alone
+from harness.lasting import LastingOnes
 from harness.places import Place
 from harness.process import fails
 from harness.serving import Mount, Virts, frame
@@ -208,9 +209,10 @@ def test_a_bridge_that_others_take_away(mount: Mount, virts: Virts, blow: str) -
     virt.set("up")
     mount.ctl("destroy bridge0")
     assert not mount.has("bridge0")
-    assert not mount.has("moved")
+    assert mount.has("moved") == ("name moved" in blow), "whoever renamed it keeps it"
     mount.ctl("create bridge0")
     assert mount.read("bridge/bridge0/members") == ""
+    mount.sh("ip link del moved 2>/dev/null || true")
 
 
 def test_a_lost_bridge_has_no_members_in_status(mount: Mount, virts: Virts) -> None:
@@ -291,7 +293,49 @@ def test_ensure_of_a_renamed_bridge(mount: Mount, virts: Virts) -> None:
     mount.ip("link set bridge0 name moved")
     mount.ctl("ensure bridge0 up")
     assert mount.has("bridge0")
-    assert not mount.has("moved"), "virtfs has made it"
+    assert mount.has("moved"), "whoever renamed it keeps it"
+    mount.ip("link del moved")
+
+
+@pytest.mark.parametrize("end", ["destroy", "unmount", "kill"])
+def test_a_bridge_that_others_have_renamed_is_theirs(lasting: LastingOnes, end: str) -> None:
+    """It keeps its members, and the addresses that it has adopted, however the mount lets go of its lines."""
+    mount = lasting("state=/mnt/state")
+    mount.ip("link add eth0 type veth peer name far")
+    mount.ip("link set eth0 up")
+    mount.ip("address add 10.1.1.2/24 dev eth0")
+    mount.ctl("create bridge0 up add eth0 adopt")
+    if end == "kill":
+        mount.kill()
+    mount.ip("link set bridge0 name lan")
+    if end == "destroy":
+        mount.ctl("destroy bridge0")
+    elif end == "unmount":
+        mount.end()
+    if end != "destroy":
+        mount.again("state=/mnt/state")
+        assert '"eth0" is in "lan"' in mount.read("ctl"), "the line of bridge0 waits for its member"
+    mount.end()
+    assert told.link(mount, "eth0")["master"] == "lan"
+    assert "10.1.1.2/24" in told.addresses(mount, "lan")
+    assert "ifalias" not in told.link(mount, "lan")
+    mount.ip("link del lan")
+    mount.ip("link del eth0")
+
+
+def test_a_renamed_bridge_may_get_any_name(lasting: LastingOnes) -> None:
+    """Even one that virtfs could have given it: the next mount must not take it for a leftover of its own."""
+    mount = lasting("state=/mnt/state")
+    mount.ctl("create bridge0 up")
+    mount.ip("link set bridge0 name bridge7")
+    until(lambda: 'it is "bridge7" now, and virtfs leaves it alone' in "".join(mount.log), "the log tells it")
+    mount.kill()
+    mount.again("state=/mnt/state")
+    assert mount.has("bridge7")
+    assert mount.has("bridge0")
+    mount.end()
+    assert mount.links() == ["lo", "bridge7"]
+    mount.ip("link del bridge7")
 
 
 # --- bridges that existed before

@@ -233,7 +233,7 @@ def test_counters_are_right_whenever_they_are_read() -> None:
     async def run() -> None:
         async with frame() as (bench, file, tap):
             fh, counters = await bench.open(file), file.wire.virt.counters
-            text = bench.open_text(lambda user: f"{counters.tx_frames} {counters.rx_frames} {file.times()[0]}\n")
+            text = bench.open_text(lambda user: f"{counters.tx_frames} {counters.rx_frames} {file.times(None)[0]}\n")
             for number in range(10):
                 tap.host_send(numbered(number))
             for _ in range(10):

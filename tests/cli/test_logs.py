@@ -89,7 +89,7 @@ def test_of_one_kind_some_are_logged_and_the_others_counted(log: logging.Logger,
     assert paper.lines[: log_writer.MOST] == [f"ERROR request {number} failed" for number in range(log_writer.MOST)]
     assert paper.lines[log_writer.MOST :] == [
         "ERROR another kind",
-        'WARNING 5 more lines like "request %d failed" suppressed',
+        f"WARNING 5 more lines of this kind suppressed, the last: request {log_writer.MOST + 4} failed",
     ]
 
 

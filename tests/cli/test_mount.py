@@ -1,6 +1,7 @@
 """Mounting and unmounting, as users and their programs see it."""
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -135,6 +136,20 @@ def test_lines_that_could_not_be_replayed_are_counted_when_it_mounts(directory: 
         '  create 4 netns nosuch: there is no network namespace "nosuch"',
         '  wobble: unknown command "wobble"',
     ]
+
+
+def test_a_state_that_cannot_be_saved_is_told_when_it_mounts(directory: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    done = script(
+        'mount -t tmpfs -o size=8k tmpfs "$2"; echo create 3 >"$2/state"; head -c 8000 /dev/zero >"$2/fill" 2>/dev/null'
+        ' || $virtfs mount -o state="$2/state" "$1"; $virtfs ls -d "$1"; $virtfs umount "$1"; umount "$2"',
+        str(directory),
+        str(disk),
+    )
+    said = done.stderr.splitlines()[0].removeprefix("virtfs: warning: ")
+    assert re.fullmatch('cannot save the state file ".*": No space left on device', said)
+    assert f" NOT SAVED: {said}" in done.stdout.splitlines()
 
 
 def test_a_second_mount_is_refused_and_a_dead_one_is_cleaned(directory: Path) -> None:

@@ -617,6 +617,21 @@ def test_two_mounts_do_not_share_one(lasting: LastingOnes) -> None:
         before = same(mount)
 
 
+def test_the_other_mount_is_named_on_overlayfs(lasting: LastingOnes) -> None:
+    """/proc/locks does not have the inode number that stat(2) shows there."""
+    mount = lasting()
+    mount.end()
+    mount.sh(
+        "mkdir /mnt/disks; mount -t tmpfs tmpfs /mnt/disks; cd /mnt/disks; mkdir low up work all; touch low/state"
+        "; mkdir /mnt/low; mount -t tmpfs tmpfs /mnt/low; touch /mnt/low/state"
+        "; mount -t overlay -o lowerdir=/mnt/low:low,upperdir=up,workdir=work overlay all; mkdir /mnt/second"
+    )
+    mount.again("state=/mnt/disks/all/state")
+    mount.ctl("create 3")
+    refused = mount.refused(f"{VIRTFS} mount -f -o state=/mnt/disks/all/state /mnt/second")
+    assert f"another mount is using it (pid {mount.server.pid})" in refused
+
+
 def test_a_line_that_fails_is_kept_and_tried_again(lasting: LastingOnes) -> None:
     """For instance, a namespace may not exist yet at boot."""
     mount = lasting(OPTION)

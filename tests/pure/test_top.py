@@ -21,7 +21,7 @@ def virt(unit: int, index: int = 0, readers: int = 0, **stats: int) -> dict[str,
     """Return an interface of status.json, with these counters."""
     names = ("rx_frames", "rx_bytes", "rx_dropped", "tx_frames", "tx_bytes", "tx_dropped", "tx_oversize")
     texts = {"description": "", "impair": "", "filter": "", "address": "b2:00", "mode": "0600"}
-    numbers = {"queue": 256, "backlog": 0, "mtu": 1500, "owner": 0, "readers": readers}
+    numbers = {"queue": 256, "backlog": 0, "mtu": 1500, "owner": 0, "group": 0, "readers": readers}
     tap = {"name": f"tap{unit}", "index": index or unit, "carrier": True, "addresses": [], "bridge": "", "netns": ""}
     return {
         "name": f"virt{unit}",

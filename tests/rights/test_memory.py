@@ -9,12 +9,14 @@ import errno
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from harness.places import DIR
 from harness.process import Process, fails
-from harness.serving import Mount, Virt, Virts, frame
+from harness.serving import PROJECT, Mount, Virt, Virts, frame
 from harness.waiting import until
 
 from virtfs.core.limits import Limits
@@ -25,6 +27,7 @@ from virtfs.fuse.inodes_handles import SPARE
 from . import programs
 
 ALICE, BOB = 4001, 4002
+VIRTFS = f"PYTHONPATH={PROJECT} {sys.executable} -m virtfs"
 MOST = 300 << 10  # KiB: limit on the server's resident memory
 LONG = "mtu 65521 up owner 4001"
 FRAME = 65000
@@ -221,6 +224,26 @@ def test_a_refusal_says_which_limit(virts: Virts, alone: Callable[[str], Mount])
     until(lambda: held(mount, ALICE) == 0, "everything is given back")
 
 
+def test_a_user_cannot_have_more_than_all_users_together(alone: Callable[[str], Mount]) -> None:
+    options = "max_memory=4M,max_user_memory=1G"
+    mount = alone(options)
+    limits = json.loads(mount.read("status.json"))["limits"]
+    assert (limits["memory"], limits["user_memory"]) == (4 << 20, 4 << 20)
+    said = "warning: max_user_memory is 4M instead of 1G: it cannot exceed max_memory"
+    assert any(said in line for line in mount.log), "logged at the start"
+    mount.sh(f"cd /; {VIRTFS} mount {DIR} -o remount,noatime,{options}")
+    assert mount.refused(f"cd /; {VIRTFS} mount {DIR} -o remount,max_memory=4M,max_user_memory=3M").endswith(
+        f'cannot change "max_user_memory=4M" to "max_user_memory=3M" while "{DIR}" is mounted: '
+        f'run "virtfs umount {DIR}", then mount it again\n'
+    )
+
+
+def test_a_lower_limit_for_all_users_is_one_for_each(alone: Callable[[str], Mount]) -> None:
+    mount = alone("max_memory=4M")
+    assert json.loads(mount.read("status.json"))["limits"]["user_memory"] == 4 << 20
+    assert not any("max_user_memory" in line for line in mount.log), "nobody has asked for more"
+
+
 def test_a_history_that_a_user_cannot_keep_is_refused(alone: Callable[[str], Mount]) -> None:
     """A user may keep a third of max_user_memory. Root's interfaces have no such limit, whoever sets the size."""
     mount = alone("max_user_memory=3M")
@@ -266,6 +289,19 @@ def test_last_error_can_be_read_by_a_user_who_has_reached_a_limit(alone: Callabl
         assert held_now == (SPARE, number)
         alice.kill()
         until(lambda: held(mount, ALICE) == 0, "everything is given back")
+
+
+@pytest.mark.parametrize("words", ["ctl virt3 mtu 1400", "ls"])
+def test_commands_say_which_limit_a_user_has_reached(alone: Callable[[str], Mount], words: str) -> None:
+    mount = alone("max_user_memory=512K")
+    Virt(mount, 3, f"up owner {ALICE}")
+    alice = mount.process(ALICE)
+    assert alice.call(programs.holds_opens, "events", os.O_RDONLY, 1000)[1] == errno.ENOBUFS
+    verb, *rest = words.split()
+    said = mount.sh(f"cd /; {VIRTFS} {verb} -d {DIR} {' '.join(rest)} 2>&1; echo status $?", uid=ALICE)
+    assert re.search(r"no memory for 4096 more bytes of opens: user 4001 .* \(mount option max_user_memory\)", said)
+    assert said.endswith("status 1\n")
+    alice.kill()
 
 
 def test_last_error_can_be_read_by_a_user_with_the_most_open_files(virts: Virts, mount: Mount, alice: Process) -> None:

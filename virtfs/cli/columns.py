@@ -17,6 +17,15 @@ def state_of(virt: Object) -> str:
     return "lost" if virt["lost"] else "down" if not virt["up"] else "up" if tap["carrier"] else "nolink"
 
 
+def owner_of(virt: Object, width: int) -> str:
+    """Return the owner of an interface, and its group if that is not root's, as in "root:netlab".
+
+    width: the maximum length of each name.
+    """
+    owner = cut(virt["owner_name"] or str(virt["owner"]), width)
+    return f"{owner}:{cut(virt['group_name'] or str(virt['group']), width)}" if virt["group"] else owner
+
+
 def host_of(virt: Object) -> str:
     """Describe the host's end of an interface: IP addresses, bridge, namespace, and the interface's description.
 

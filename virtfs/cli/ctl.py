@@ -3,12 +3,12 @@
 import errno
 import os
 import re
+import time
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 
 from virtfs.cli.denied import why_denied
-from virtfs.cli.mounts import ask_patiently, chosen, expect_virtfs, read, say
+from virtfs.cli.mounts import ask_patiently, chosen, expect_virtfs, explained, last_error, say
 from virtfs.cli.surroundings import complain, sentence_of
 from virtfs.core.errors import VirtError
 from virtfs.core.help_text import help_text
@@ -46,21 +46,22 @@ def _write(directory: str, line: str) -> bytes:
         own = os.path.join(directory, match[1], "ctl")
         if os.access(own, os.W_OK):
             file, line = own, match[2]
-    before = _last_error(directory)
+    began = time.time_ns()
     try:
         fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
     except PermissionError as error:
         raise VirtError(errno.EACCES, f"{quoted(line)}: {_denied(directory, line, error)}") from None
+    except OSError as error:
+        raise explained(error, directory, began) from None
     try:
         data = line.encode("utf-8", "surrogateescape")
         while data:
             data = data[os.write(fd, data) :]
     except OSError as error:
-        raise VirtError(error.errno or errno.EIO, _last_error(directory) or sentence_of(error)) from None
+        raise explained(error, directory, began) from None
     finally:
         os.close(fd)
-    after = _last_error(directory)
-    return after.encode("utf-8", "surrogateescape") if after != before else b""
+    return last_error(directory, began).encode("utf-8", "surrogateescape")
 
 
 def _denied(directory: str, line: str, error: PermissionError) -> str:
@@ -74,12 +75,3 @@ def _denied(directory: str, line: str, error: PermissionError) -> str:
     if not os.path.exists(own):
         return f"there is no {match[1]}"
     return why_denied(own) or sentence_of(error)
-
-
-def _last_error(directory: str) -> str:
-    """Return the text of the mount's last_error. directory: as in ctl(), but not None."""
-    for above in (".", "..", "../.."):
-        with suppress(OSError):
-            text = read(directory, f"{above}/last_error").decode("utf-8", "surrogateescape").strip()
-            return "" if text == "ok" else text
-    return ""

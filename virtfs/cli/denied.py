@@ -3,6 +3,7 @@
 The kernel checks the permission bits before it asks the server, so last_error has no sentence about such an error.
 """
 
+import grp
 import os
 import pwd
 import re
@@ -33,7 +34,8 @@ def why_denied(path: str) -> str:
         return ""
     if virt is None or own.st_uid != frame.st_uid:
         return "only root may do this"
-    return f"{virt[1]} belongs to {_user(frame.st_uid)}, and its mode is {stat.S_IMODE(frame.st_mode):04o}"
+    owner = f"{_user(frame.st_uid)}{f':{_group(frame.st_gid)}' if frame.st_gid else ''}"
+    return f"{virt[1]} belongs to {owner}, and its mode is {stat.S_IMODE(frame.st_mode):04o}"
 
 
 def _admits(mount: Mounted, maker: int) -> bool:
@@ -46,3 +48,10 @@ def _user(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"user {uid}"
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return f"group {gid}"

@@ -25,7 +25,7 @@ from zlib import crc32
 
 import virtfs
 from virtfs.cli.columns import host_of, state_of
-from virtfs.cli.mounts import ask, ask_while_read, read, say, visible
+from virtfs.cli.mounts import ask, ask_while_read, explained, read, say, visible
 from virtfs.cli.signals import unless_ignored
 from virtfs.core.errors import VirtError
 from virtfs.core.pcapng_sieve import Sieve
@@ -177,7 +177,7 @@ def _copy(directory: str, virt: str | None, sieve: Sieve | None, out: int, paren
     """
     end_with(parent)
     try:
-        capture = os.open(os.path.join(directory, virt or "", "pcap"), os.O_RDONLY)
+        capture = _begun(directory, virt)
         while data := os.read(capture, _READ):
             rest = memoryview(sieve.feed(data) if sieve else data)
             while rest:
@@ -187,6 +187,15 @@ def _copy(directory: str, virt: str | None, sieve: Sieve | None, out: int, paren
     except OSError as error:
         raise VirtError(error.errno or errno.EIO, _sentence(error, directory, virt)) from None
     raise VirtError(errno.ENXIO, f"{_shown(directory, virt)} has been destroyed, or the mount has ended")
+
+
+def _begun(directory: str, virt: str | None) -> int:
+    """Open a capture, and return its descriptor."""
+    began = time.time_ns()
+    try:
+        return os.open(os.path.join(directory, virt or "", "pcap"), os.O_RDONLY)
+    except OSError as error:
+        raise explained(error, directory, began) from None
 
 
 def _shown(directory: str, virt: str | None) -> str:

@@ -37,8 +37,10 @@ class LogWriter(logging.Handler):
         super().__init__()
         self._sink = sink
         self._limit: RateLimit[tuple[str, str]] = RateLimit(MOST, INTERVAL)
-        # Protects _limit. The handler's own lock would not do, because logging.shutdown() holds it while close() waits
-        # for the thread. This lock is reentrant, because a signal handler may log while its thread holds the lock.
+        self._suppressed: dict[tuple[str, str], str] = {}  # the last line of each kind
+        # Protects _limit and _suppressed. The handler's own lock would not do, because logging.shutdown() holds it
+        # while close() waits for the thread. This lock is reentrant, because a signal handler may log while its thread
+        # holds the lock.
         self._limiting = threading.RLock()
         # SimpleQueue.put() is reentrant, so a signal handler may log.
         self._lines: queue.SimpleQueue[Line | None] = queue.SimpleQueue()
@@ -58,6 +60,8 @@ class LogWriter(logging.Handler):
             with self._limiting:
                 self._report_suppressed(now)
                 admitted = record.levelno <= logging.DEBUG or self._limit.admit(kind, now)
+                if not admitted:
+                    self._suppressed[kind] = record.getMessage()
             if admitted:
                 for line in _lines(record):
                     self._put((record.levelno, record.name, line))
@@ -67,9 +71,11 @@ class LogWriter(logging.Handler):
             self.handleError(record)
 
     def _report_suppressed(self, now: float) -> None:
-        for (module, message), count in self._limit.due(now):
-            text = one_line(f'{count} more lines like "{message}" suppressed')
-            self._put((logging.WARNING, module, text))
+        for kind, count in self._limit.due(now):
+            text = one_line(
+                f"{count} more lines of this kind suppressed, the last: {self._suppressed.pop(kind, kind[1])}"
+            )
+            self._put((logging.WARNING, kind[0], text[:LONGEST]))
 
     def _put(self, line: Line) -> None:
         if self._thread is None:

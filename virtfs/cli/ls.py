@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from virtfs.cli.columns import cut, host_of, short, state_of, table
+from virtfs.cli.columns import cut, host_of, owner_of, short, state_of, table
 from virtfs.cli.mounts import Answer, ask, chosen, no_mount, read, say, visible, visible_at
 from virtfs.cli.rates import Object, rates_of
 from virtfs.cli.surroundings import complain
@@ -133,7 +133,7 @@ def _row(virt: Object, rates: Mapping[str, float]) -> tuple[str, ...]:
         "",
         virt["name"],
         state_of(virt),
-        cut(virt["owner_name"] or str(virt["owner"]), 8),
+        owner_of(virt, 8),
         str(virt["readers"]),
         short(rates.get("rx_frames", 0)),
         short(rates.get("tx_frames", 0)),

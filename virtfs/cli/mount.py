@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 
 from virtfs.cli.background import Ready, spawn
@@ -55,7 +56,8 @@ def mount(directory: str, text: str, foreground: bool = False, sloppy: bool = Fa
     _warn(hidden)
     _warn(unseen(path, server))
     if options.state:
-        _warn(_failed_lines(path))
+        for warning in _about_state(path):
+            _warn(warning)
     return 0
 
 
@@ -64,17 +66,20 @@ def _warn(sentence: str) -> None:
         complain("virtfs", f"warning: {sentence}")
 
 
-def _failed_lines(path: str) -> str:
-    """Return a warning about the lines of the state file that could not be replayed, or "" if there are none.
+def _about_state(path: str) -> Iterator[str]:
+    """Yield warnings about a state file that cannot be saved, and about its lines that could not be replayed.
 
-    path: the mount point. In the foreground there is no such warning, because the log has these lines.
+    path: the mount point. In the foreground there are no such warnings, because the log has them.
     """
     (answer,) = ask([path], lambda mount: read(mount, "status.json"))
-    lines = [] if answer.error else json.loads(answer.data)["state"]["failed_lines"]
-    if not lines:
-        return ""
-    number = f"{len(lines)} line{'s' if len(lines) > 1 else ''}"
-    return f'{number} of the state file could not be replayed: "virtfs ls -d {path}" has the reasons'
+    if answer.error is not None:
+        return
+    state = json.loads(answer.data)["state"]
+    if not state["saved"]:
+        yield state["error"]
+    if lines := state["failed_lines"]:
+        number = f"{len(lines)} line{'s' if len(lines) > 1 else ''}"
+        yield f'{number} of the state file could not be replayed: "virtfs ls -d {path}" has the reasons'
 
 
 def serve_here(path: str, options: MountOptions, ready: Ready, foreground: bool) -> int:

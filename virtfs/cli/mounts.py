@@ -11,7 +11,7 @@ import selectors
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -202,9 +202,43 @@ def _answer(data: bytes, silent: bool, status: int | None) -> Answer:
 
 
 def read(directory: str, name: str) -> bytes:
-    """Return the contents of a file of a mount. Call this in a child process, because it may hang."""
+    """Return the contents of a file of a mount. Call this in a child process, because it may hang.
+
+    OSError: the file cannot be read; if virtfs has refused it, the message is the text of last_error.
+    """
+    began = time.time_ns()
+    try:
+        return _contents(directory, name)
+    except OSError as error:
+        raise explained(error, directory, began) from None
+
+
+def _contents(directory: str, name: str) -> bytes:
     with open(os.path.join(directory, name), "rb") as file:
         return file.read()
+
+
+def last_error(directory: str, began: int) -> str:
+    """Return the text of last_error if virtfs has set it since a time, even to an equal text, or "" if it has not.
+
+    directory: the mount, or the directory of an interface or bridge. began: time.time_ns() before a call on the mount.
+    """
+    for above in (".", "..", "../.."):
+        top = os.path.join(directory, above)
+        with suppress(OSError):
+            if os.stat(os.path.join(top, "last_error")).st_mtime_ns < began:
+                return ""
+            return _contents(top, "last_error").decode("utf-8", "surrogateescape").strip()
+    return ""
+
+
+def explained(error: OSError, directory: str, began: int) -> OSError:
+    """Return the error of a call, with the text of last_error as its message if virtfs has refused the call.
+
+    The kernel refuses some calls by itself, for example for permission bits. directory, began: as for last_error().
+    """
+    sentence = last_error(directory, began)
+    return VirtError(error.errno or errno.EIO, sentence) if sentence else error
 
 
 def say(text: str) -> None:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from contextlib import suppress
+from dataclasses import replace
 
 from virtfs.cli.options import MountOptions, parse
 from virtfs.core.errors import VirtError
@@ -72,7 +73,7 @@ def _refuse_changes(mount: Mounted, options: MountOptions) -> None:
         said: str = json.loads(read_text(os.path.join(mount.directory, "status.json")))["options"]
     except OSError as e:
         raise _unreadable(mount.directory, e) from None
-    now, wanted = parse(said).own(), options.own()
+    now, wanted = parse(said).own(), replace(options, limits=options.limits.consistent()).own()
     for name in sorted(options.given):
         if now[name] != wanted[name]:
             change = f'change "{now[name]}" to' if now[name] else "add"

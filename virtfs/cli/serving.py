@@ -22,6 +22,7 @@ from virtfs.cli.options import MountOptions
 from virtfs.cli.signals import unless_ignored
 from virtfs.core.errors import VirtError
 from virtfs.core.limits import Limits
+from virtfs.core.quantities import format_size
 from virtfs.daemon.service import serve
 from virtfs.forward.supervisor import supervised
 from virtfs.forward.tasks import only, surely_in_thread
@@ -40,7 +41,11 @@ def run(directory: str, options: MountOptions, ready: Callable[[], None]) -> Non
     ready: a function that is called when the mount begins to answer requests. VirtError: the mount failed. Any other
     exception: the service failed. In every case the directory is unmounted before this function returns or raises.
     """
-    options = replace(options, limits=within(options.limits, descriptors.raise_limit()))
+    limits = options.limits.consistent()
+    if limits != options.limits and "max_user_memory" in options.given:
+        most, wanted = format_size(limits.user_memory), format_size(options.limits.user_memory)
+        log.warning("max_user_memory is %s instead of %s: it cannot exceed max_memory", most, wanted)
+    options = replace(options, limits=within(limits, descriptors.raise_limit()))
     try:
         trio.run(_run, directory, options, ready)
     except BaseExceptionGroup as group:

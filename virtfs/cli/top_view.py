@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from virtfs.cli.columns import cells, cut, host_of, padded, short, state_of, table
+from virtfs.cli.columns import cells, cut, host_of, owner_of, padded, short, state_of, table
 from virtfs.cli.plot import ASCII, BLOCKS, plot
 from virtfs.cli.rates import Interface, Interfaces
 from virtfs.core.quoting import one_line
@@ -280,9 +280,8 @@ def _heads(layout: Mapping[str, int]) -> str:
 
 def _facts(one: Interface) -> Iterator[str]:
     virt = one.virt
-    owner = virt["owner_name"] or virt["owner"]
     yield f"readers {virt['readers']}  queue {virt['queue']}  backlog {virt['backlog']}  mtu {virt['mtu']}"
-    yield f"owner {owner}  mode {virt['mode']}  link {virt['address']}  taplink {virt['tap']['address']}"
+    yield f"owner {owner_of(virt, 32)}  mode {virt['mode']}  link {virt['address']}  taplink {virt['tap']['address']}"
     for name, text in (("host", host_of(virt)), ("impair", virt["impair"]), ("filter", virt["filter"])):
         if text:
             yield f"{name} {text}"

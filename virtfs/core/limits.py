@@ -1,6 +1,6 @@
 """The limits of one mount, set by mount options (`virtfs mount -o max_virts=…`)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +24,7 @@ class Limits:
     capture: int = 8 << 20
     memory: int = 192 << 20
     user_memory: int = 64 << 20
+
+    def consistent(self) -> "Limits":
+        """Return the limits, with `user_memory` lowered to `memory`, which no user can exceed."""
+        return replace(self, user_memory=min(self.user_memory, self.memory))

@@ -26,8 +26,9 @@ from virtfs.daemon.bridge_verbs import (
 from virtfs.daemon.kernel import Kernel
 from virtfs.host.bridge import HostBridge, find
 from virtfs.host.bridge_make import make
-from virtfs.host.marks import adopting_of, alias_of, is_marked
-from virtfs.host.rtnl import Rtnl
+from virtfs.host.bridgeinfo import ask_link, details
+from virtfs.host.marks import adopting_of, alias_of, is_marked, set_mark
+from virtfs.host.rtnl import Rtnl, name_of
 
 
 def attach(kernel: Kernel, name: BridgeName, ours: bool, recalled: Recalled) -> tuple[Managed, bool]:
@@ -124,11 +125,29 @@ def state_of(kernel: Kernel, managed: Managed) -> BridgeState | None:
             return None
 
 
+def disown(kernel: Kernel, managed: Managed) -> str:
+    """Take virtfs's mark off a bridge that another program has renamed. Return the new name, or "" if it is gone.
+
+    Without the mark, the next mount does not take the bridge for one that a killed server has left behind.
+    """
+    with Rtnl() as rtnl:
+        link = ask_link(rtnl, managed.index)
+        name = "" if link is None or details(link) is None else name_of(link)
+        if name in ("", managed.bridge.name):
+            return ""
+        if managed.found is None and is_marked(alias_of(rtnl, managed.index), kernel.mark):
+            set_mark(rtnl, "", managed.index)
+        return name
+
+
 def release(kernel: Kernel, managed: Managed) -> None:
     """Give the adopted addresses and routes back to the members of a bridge, and release the bridge.
 
     If virtfs made the bridge, delete it. Otherwise restore the state that it had before virtfs attached to it.
+    If another program has renamed the bridge, leave it as it is, with its members and addresses.
     """
+    if disown(kernel, managed):
+        return
     with Rtnl() as rtnl:
         host = _host(kernel, rtnl, managed)
         if managed.found is not None:

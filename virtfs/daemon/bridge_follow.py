@@ -7,7 +7,8 @@ import trio
 
 from virtfs.core.bridge import Bridge, BridgeState, without
 from virtfs.core.errors import VirtError
-from virtfs.daemon.bridge_calls import state_of
+from virtfs.core.quoting import quoted
+from virtfs.daemon.bridge_calls import disown, state_of
 from virtfs.daemon.bridge_registry import BridgeRegistry, Managed, vanished
 from virtfs.daemon.changes import Changes
 from virtfs.daemon.kernel import Kernel
@@ -70,11 +71,13 @@ class BridgeFollower:
         """
         state = await self._kernel.call(state_of, self._kernel, managed)
         if state is None:
-            self._lose(managed)
+            if not managed.bridge.lost and not managed.leaving:
+                self._lose(managed, await self._kernel.call(disown, self._kernel, managed))
         else:
             managed.bridge.lost = False
             if self._bridges.lost.get(managed.bridge.name) is managed:
                 del self._bridges.lost[managed.bridge.name]
+                log.info("%s, which was lost, has its name again", managed.bridge.name)
             self._store(managed, self._without_leaving(state))
 
     def _store(self, managed: Managed, state: BridgeState) -> None:
@@ -93,8 +96,11 @@ class BridgeFollower:
         """Return whether an interface of the daemon's namespace is a tap of the mount."""
         return self._registry.last_at((None, index)) is not None
 
-    def _lose(self, managed: Managed) -> None:
-        """Record that a bridge has vanished, unless virtfs itself is deleting it."""
+    def _lose(self, managed: Managed, renamed: str) -> None:
+        """Record that a bridge has vanished, unless virtfs itself is deleting it.
+
+        renamed: the name that another program has given it, or "" if it is gone.
+        """
         bridge = managed.bridge
         if bridge.lost or managed.leaving:
             return
@@ -102,7 +108,8 @@ class BridgeFollower:
         if self._bridges.find(bridge.name) is managed:
             managed.taps = frozenset(member.index for member in bridge.state.members if self._is_ours(member.index))
             self._bridges.lost[bridge.name] = managed
-            log.warning("%s", vanished(bridge.name).strerror)
+            now = f"; it is {quoted(renamed)} now, and virtfs leaves it alone" if renamed else ""
+            log.warning("%s%s", vanished(bridge.name).strerror, now)
             self._events.emit("lost", bridge.name)
 
     def leave(self, index: int, tap: TapDevice) -> None:

@@ -173,20 +173,13 @@ class Bridges:
         """
         name, texts = managed.bridge.name, self._texts
         new = await self._make(name, actions, ensure=True, again=texts.again(managed))
-        await self._release_renamed(managed)
         lost = texts.of_lost_taps(managed)
         self._bridges.restore(managed, new, {interface.place[1]: port for interface, port in lost.items()})
         for interface in lost:
             interface.virt.keep_bridge(name)
         await self._follower.look_after(managed)  # events about the new bridge were ignored until now
         self._events.emit("create", name)
-
-    async def _release_renamed(self, managed: Managed) -> None:
-        """Delete a bridge that virtfs made and another program has renamed, as `destroy` does."""
-        try:
-            await self._kernel.call(release, self._kernel, managed)
-        except OSError as refusal:
-            log.warning("cannot remove the bridge that was %s: %s", managed.bridge.name, refusal.strerror)
+        log.info("%s, which was lost, is made again", name)
 
     async def _change(self, managed: Managed, actions: tuple[Action, ...], ensure: bool) -> None:
         try:

@@ -1,6 +1,8 @@
 """The last error of each user. The file last_error shows it to that user."""
 
+import time
 from collections import OrderedDict
+from typing import NamedTuple
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Uid, User
@@ -9,24 +11,35 @@ from virtfs.daemon.changes import Changes
 REMEMBERED = 1024  # maximum number of users whose last error is kept
 
 
+class _Error(NamedTuple):
+    """An error. at: when it was set, in ns since 1970."""
+
+    sentence: str
+    at: int
+
+
+_NONE = _Error("ok", 0)
+
+
 class ErrorsByUser:
     """The last error of each user. If more than REMEMBERED users have an error, the oldest error is dropped."""
 
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
-        self._errors: OrderedDict[Uid, str] = OrderedDict()
+        self._errors: OrderedDict[Uid, _Error] = OrderedDict()
 
     def remember(self, refusal: VirtError, user: User) -> VirtError:
         """Set the user's last error. Return `refusal`, so that the caller can raise it.
 
-        A program may repeat a refused write many times a second, so the same error again is no change.
+        A program may repeat a refused write many times a second, so the same error again is no change that wakes
+        pollers. Only its time tells it from the error before.
         """
-        before = self._errors.get(user.uid)
-        self._errors[user.uid] = refusal.strerror
+        before = self._errors.get(user.uid, _NONE)
+        self._errors[user.uid] = _Error(refusal.strerror, time.time_ns())
         self._errors.move_to_end(user.uid)
         if len(self._errors) > REMEMBERED:
             self._errors.popitem(last=False)
-        if refusal.strerror != before:
+        if refusal.strerror != before.sentence:
             self._changes.publish()
         return refusal
 
@@ -36,4 +49,8 @@ class ErrorsByUser:
 
     def last_error(self, user: User) -> str:
         """Return the user's last error, or "ok"."""
-        return self._errors.get(user.uid, "ok")
+        return self._errors.get(user.uid, _NONE).sentence
+
+    def error_time(self, user: User) -> int:
+        """Return when the user's last error was set, in ns since 1970, or 0 if there is none."""
+        return self._errors.get(user.uid, _NONE).at

@@ -3,12 +3,15 @@
 They stay in the file as comments. The command `retry` and the next mount retry them.
 """
 
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from virtfs.core.grammar import Command
-from virtfs.core.quoting import one_line
+from virtfs.core.quoting import one_line, quoted
+
+log = logging.getLogger(__name__)
 
 PREFIX = "# not replayed: "
 
@@ -60,11 +63,16 @@ class FailedLines:
 
         target: the unit of the interface or the name of the bridge.
         """
-        self._all = [one for one in self._all if target not in _targets(one)]
+        self._drop(lambda one: target in _targets(one))
 
     def clear(self) -> None:
         """Drop all failed lines."""
-        self._all.clear()
+        self._drop(lambda one: True)
+
+    def _drop(self, chosen: Callable[[FailedLine], bool]) -> None:
+        for one in filter(chosen, self._all):
+            log.info("state file: a newer command replaces %s", quoted(one.line))
+        self._all = [one for one in self._all if not chosen(one)]
 
     def about(self, target: object) -> bool:
         """Return whether a failed line is about an interface or a bridge. target: as for supersede()."""

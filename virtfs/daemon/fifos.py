@@ -267,7 +267,8 @@ class Fifos:
                 log.warning("%s: cannot check rx for readers: %s", interface.virt.name, trouble)
                 self._troubles[interface.virt.name] = trouble
         else:
-            self._troubles.pop(interface.virt.name, None)
+            if self._troubles.pop(interface.virt.name, None) is not None:
+                log.info("%s: rx is checked for readers again", interface.virt.name)
         if feed.fed:
             self._fed.add(unit)
         elif unit in self._fed:

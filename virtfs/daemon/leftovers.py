@@ -26,7 +26,7 @@ from virtfs.host.tap import Tap
 
 log = logging.getLogger(__name__)
 
-_TAP = re.compile(r"tap(?:0|[1-9][0-9]*)")
+_TAP, _BRIDGE = re.compile(r"tap(?:0|[1-9][0-9]*)"), re.compile(r"bridge(?:0|[1-9][0-9]*)")
 _LIKE_A_LINE = re.compile(r"(?:create|ensure) (bridge\d+|\d+)\b")
 
 # Maps the name of each tap and bridge in a state file to its network namespace: the name of the namespace, "" for
@@ -64,7 +64,7 @@ def sweep(links: Links, mark: str, wanted: Wanted | None, open_tap: Callable[[Un
     - `wanted` is None, because the state file did not exist. A user who has removed that file may still need the
       persistent taps and bridges.
     - A bridge may have adopted addresses of a member. Deleting it could cut the machine off from the network.
-    - Another program has renamed the tap.
+    - Another program has renamed it.
     """
     kept = set()
     for found in marks.find_marked(mark):
@@ -92,7 +92,7 @@ def _has_adopted(found: marks.Marked) -> bool:
 
 def _removable(found: marks.Marked) -> bool:
     """Return whether no other program has renamed the interface. A renamed interface is presumably in use."""
-    return found.kind == "bridge" or _TAP.fullmatch(found.name) is not None
+    return (_BRIDGE if found.kind == "bridge" else _TAP).fullmatch(found.name) is not None
 
 
 def _unmark(index: int) -> None:

@@ -4,6 +4,7 @@ Once a line has begun to take effect, it is shielded from cancellation, so it co
 """
 
 import errno
+import logging
 from functools import partial
 from typing import cast
 
@@ -39,6 +40,8 @@ from virtfs.files.events import Events
 from virtfs.forward.recorder import Mark
 from virtfs.forward.slices import in_steps
 from virtfs.forward.supervisor import together
+
+log = logging.getLogger(__name__)
 
 
 def whole() -> trio.CancelScope:
@@ -265,6 +268,8 @@ class LineRunner:
                     raise
                 sentence = f'cannot make {interface.virt.name} again: {reason}: "retry" runs its lines again'
                 raise VirtError(refusal.errno, sentence) from failure
+        for one in lost:
+            log.info("%s, which was lost, is made again", one.virt.name)
 
     async def change(self, interface: Interface, actions: tuple[Action, ...], user: User) -> None:
         """Carry out verbs on an interface. VirtError: the user may not use a verb, or a verb fails."""

@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -291,12 +291,21 @@ class _Mount:
             await self._channel.pair.negotiated.wait()
             if state is not None and not await self._daemon.commands.replay.run(await state.load(), state.created):
                 return  # the mount is ending
+            await self._save_first()
             self._channel.pair.admit()
             tasks.keep(self._follow_changes, name="saving the state")
             ready()
         except Exception as failure:
             self._failure = failure
             self._serving.cancel()
+
+    async def _save_first(self) -> None:
+        """Save the state before the mount answers, so that `virtfs mount` can warn of a file that cannot be written.
+
+        _follow_changes() repeats a save that fails, or that a name server delays.
+        """
+        with suppress(Exception), trio.move_on_after(AGAIN):
+            await self._daemon.state.keep()
 
     async def _follow_changes(self) -> None:
         """After each change, wake the pollers of text files, and save changes made by other programs.

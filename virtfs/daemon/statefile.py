@@ -80,7 +80,7 @@ class StateFile:
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    raise OSError(errno.EBUSY, f"another mount is using it{_user_of(found)}") from None
+                    raise OSError(errno.EBUSY, f"another mount is using it{_user_of(self.path, found)}") from None
                 # If the path now leads to another file, another mount replaced the file after open(2). Try again.
                 if os.path.samestat(found, os.stat(self.path)):
                     text = _read(fd).decode("utf-8", "surrogateescape")
@@ -93,7 +93,7 @@ class StateFile:
             os.close(fd)
 
     async def save(self, snapshot: Callable[[], Awaitable[str | None]]) -> bool:
-        """Write a snapshot if it differs from the last one. Return False if this failed.
+        """Write a snapshot if it differs from the last one, or if that could not be written. Return False on failure.
 
         An error is stored in `unsaved`. It is logged, unless the previous save failed with the same error.
         snapshot: returns the text to save, or None if the state must no longer be saved. It is called after earlier
@@ -118,6 +118,7 @@ class StateFile:
         before = self.unsaved
         if before is None or before.refusal.strerror != refusal.strerror:
             log.error("%s", refusal.strerror)
+        self._text = None  # the file may have been replaced nevertheless, so even the last text is written again
         self.unsaved = Unsaved(refusal, time() if before is None else before.since)
 
     def _replace(self, text: str) -> int:
@@ -195,18 +196,42 @@ def why_foreign(text: str) -> str:
     return why
 
 
-def _user_of(found: os.stat_result) -> str:
-    """Return the process that locks a file, as " (pid 12)", with the remedy if it may be stopped; "" if unknown.
+def _user_of(path: Path, found: os.stat_result) -> str:
+    """Return the process that locks a file, as " (pid 12)", with the remedy if it may be stopped; "" if unknown."""
+    with suppress(OSError):
+        if pid := _in_locks(found) or _among_descriptors(path):
+            stopped = f"pid {pid}" in stopped_servers().split(", ")
+            return f" (pid {pid}){' and is stopped: ' * stopped}{REMEDY * stopped}"
+    return ""
+
+
+def _in_locks(found: os.stat_result) -> str:
+    """Return the process that locks a file, or "" if it is not found.
 
     Source: /proc/locks (proc_locks(5)), with devices in hexadecimal: "1: FLOCK ADVISORY WRITE 12 fe:01:34 0 EOF".
     """
     file = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
-    with suppress(OSError):
-        for line in read_text("/proc/locks").splitlines():
-            words = line.split()
-            if words[1] == "FLOCK" and words[5:6] == [file] and words[4] not in ("0", "-1"):
-                stopped = f"pid {words[4]}" in stopped_servers().split(", ")
-                return f" (pid {words[4]}){' and is stopped: ' * stopped}{REMEDY * stopped}"
+    for line in read_text("/proc/locks").splitlines():
+        words = line.split()
+        if words[1] == "FLOCK" and words[5:6] == [file] and words[4] not in ("0", "-1"):
+            return words[4]
+    return ""
+
+
+def _among_descriptors(path: Path) -> str:
+    """Return the process whose descriptor of a file holds a lock (proc_pid_fdinfo(5)), or "" if it is not found.
+
+    Only root can inspect the processes of other users. But /proc/locks does not have the numbers that stat(2) returns
+    if the file is on overlayfs (Documentation/filesystems/overlayfs.rst, "Inode properties"). The names are compared,
+    because a stat(2) of a descriptor hangs if its file is in the mount of a stopped server.
+    """
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal():
+            with suppress(OSError):
+                for fd in (process / "fd").iterdir():
+                    with suppress(OSError):
+                        if os.readlink(fd) == str(path) and "FLOCK" in read_text(process / "fdinfo" / fd.name):
+                            return process.name
     return ""
 
 

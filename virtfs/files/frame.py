@@ -185,7 +185,7 @@ class Frame(DeviceFile):
         """
         return self.wire.peek() or super().size(user)
 
-    def times(self) -> tuple[int, int]:
+    def times(self, user: User | None) -> tuple[int, int]:
         return self.wire.taken_at, self.wire.out.put_at
 
     def open(self, flags: int, user: User) -> DeviceHandle | Awaitable[DeviceHandle]:

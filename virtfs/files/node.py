@@ -96,8 +96,8 @@ class Node:
         """Return st_size in bytes as `user` sees it. If user is None, return the last known size."""
         return 0
 
-    def times(self) -> tuple[int, int]:
-        """Return atime and mtime in ns since 1970."""
+    def times(self, user: User | None) -> tuple[int, int]:
+        """Return atime and mtime in ns since 1970, as `user` sees them."""
         return self.born, self.born
 
 

@@ -60,6 +60,8 @@ class Text(Node):
     Rights.REPORT for a read-only file.
     lasting: False if making the text has a side effect. Then it should not be made for a mere listing.
     always: whether a user who has reached a limit can still open and read the text. Such a text is short.
+    written: returns when the text of a user was last set, even to an equal text, in ns since 1970; 0 if never. None for
+    texts that do not tell it.
     changes: returns a number that is different after every change of state. Counters do not affect this number. Only
     texts about the whole mount have `changes`, because they may be long.
 
@@ -77,6 +79,7 @@ class Text(Node):
         "_renewing",
         "_unsteady",
         "_work",
+        "_written",
         "always",
         "changed",
         "changes",
@@ -104,6 +107,7 @@ class Text(Node):
         unsteady: bytes = b"",
         lasting: bool = True,
         always: bool = False,
+        written: Callable[[User], int] | None = None,
     ) -> None:
         super().__init__(owner)
         self.text = text
@@ -114,6 +118,7 @@ class Text(Node):
         self.always = always
         # Counters are lasting too: if an open finds a new value, the kernel is first told to forget the old attributes.
         self.lasting = lasting and changes is None and not personal
+        self._written = written
         self._unsteady = unsteady
         self.changes = changes
         self.measured = b""
@@ -132,12 +137,14 @@ class Text(Node):
     def permissions(self) -> int:
         return self.rights.bits(self.owner.mode)
 
-    def times(self) -> tuple[int, int]:
+    def times(self, user: User | None) -> tuple[int, int]:
         """Return atime and mtime in ns since 1970.
 
         mtime is the time at which virtfs last noticed a change to the text. Programs like rsync rely on it.
         """
-        return self.born, self.changed
+        if self._written is None or user is None:
+            return self.born, self.changed
+        return self.born, max(self.changed, self._written(user))
 
     def size(self, user: User | None) -> int:
         """Return the length of the text in bytes, without a refresh.

@@ -103,6 +103,9 @@ class Errors(Protocol):
     def last_error(self, user: User) -> str:
         """Return the user's last failed command and the reason for the failure."""
 
+    def error_time(self, user: User) -> int:
+        """Return when the user's last error was set, in ns since 1970, or 0 if there is none."""
+
 
 class Tree:
     """Makes the files of the mount and of each interface."""
@@ -124,7 +127,13 @@ class Tree:
             "clone": Clone(Opens(), commands.make_clone),
             "events": events,
             "pcap": pcap,
-            "last_error": Text(ROOT, lambda user: errors.last_error(user) + "\n", personal=True, always=True),
+            "last_error": Text(
+                ROOT,
+                lambda user: errors.last_error(user) + "\n",
+                personal=True,
+                always=True,
+                written=errors.error_time,
+            ),
             "help": Text(ROOT, lambda user: help_text()),
             "ifconfig": Text(
                 ROOT, lambda user: ifconfig(wire.virt for wire in reports.wires()), changes=reports.changes

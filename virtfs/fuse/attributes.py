@@ -62,10 +62,10 @@ class Attributes:
     def of(self, node: Node, user: User | None = None) -> _Fields:
         """Return the fields of a struct fuse_attr.
 
-        user: the user to whom the size is shown. If None, the size is the one last reported to the kernel.
+        user: the user to whom size and times are shown. If None, the size is the one last reported to the kernel.
         """
         size = node.size(user)
-        accessed, modified = node.times()
+        accessed, modified = node.times(user)
         born = node.born
         owner = node.owner
         return (

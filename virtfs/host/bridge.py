@@ -260,9 +260,9 @@ class HostBridge:
             self._ask(RTM_DELNEIGH, _entry(self._index(known.member), known.address), "flushall")
 
     def delete(self) -> None:
-        """Delete the bridge, even if it was renamed. Does nothing if the bridge is gone."""
+        """Delete the bridge. Do nothing if it is gone, or if another program has renamed it and so may be using it."""
         link = ask_link(self.rtnl, self.index)
-        if link is not None and details(link) is not None:
+        if link is not None and details(link) is not None and name_of(link) == self.called:
             self._ask(RTM_DELLINK, _change(self.index), "destroy")
 
     def _index(self, name: str) -> int:

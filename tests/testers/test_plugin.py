@@ -243,6 +243,30 @@ def test_a_server_that_ends_is_named_and_replaced(pytester: pytest.Pytester, els
     assert (elsewhere.mounts(), elsewhere.processes()) == ([], {})
 
 
+_NEIGHBOURS = """
+    TIMES = ("base_reachable_time_ms", "delay_first_probe_time")
+
+    def test_times(lab):
+        lab.cable(lab.host("a", "10.0.0.1/24"), lab.host("b", "fd00::2/64"))
+        lab.host("c", "10.0.0.3/24", mtu=600)  # too little for IPv6
+        for host in lab:
+            for family in ("4", "6") if host.virt.mtu > 1280 else ("4",):
+                files = [f"/proc/sys/net/ipv{family}/neigh/{host.interface}/{name}" for name in TIMES]
+                milliseconds, seconds = map(int, host.run("cat", *files).stdout.split())
+                assert milliseconds >= 2 * 3600_000, host  # the kernel takes half of it, or more
+                assert seconds >= 3600, host
+"""
+_CONTAINER = "mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys"
+
+
+@pytest.mark.parametrize("system", ["true", _CONTAINER], ids=["writable", "read-only"])
+def test_hosts_do_not_check_their_neighbours(pytester: pytest.Pytester, elsewhere: Place, system: str) -> None:
+    """Nothing sends a frame behind a test's back, also in a container whose /proc/sys cannot be written."""
+    pytester.makepyfile(_NEIGHBOURS)
+    words = ["sh", "-ec", f'{system}; exec "$@"', "sh", *command(pytester)]
+    pytester.run(*elsewhere.command(*words), timeout=50).assert_outcomes(passed=1)
+
+
 _WAITING = """
     import time
 

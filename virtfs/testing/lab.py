@@ -116,6 +116,7 @@ class Lab:
             **verbs,
         }
         host = self._hosts[name] = Host(name, netns, self.net.create(**given), addresses)
+        netns.remember_neighbours(host.interface)
         if host.virt.up:
             host.virt.wait("carrier", timeout=_PATIENCE)
             _await_addresses(host)

@@ -14,22 +14,24 @@ from virtfs.testing.server import dying_with_us
 
 N = TypeVar("N", bound="Netns")
 
-# The holder keeps the namespace alive. Neighbour entries stay valid for an hour. Otherwise the kernel would check them
-# with ARP requests at random times (net/core/neighbour.c), and a seeded impairment would lose different frames in each
-# run. IPv6 addresses are usable at once, without duplicate address detection, which takes 1 to 2 s and sends frames
-# (net/ipv6/addrconf.c addrconf_dad_begin).
+# The holder keeps the namespace alive. IPv6 addresses are usable at once, without duplicate address detection, which
+# takes 1 to 2 s and sends frames (net/ipv6/addrconf.c addrconf_dad_begin).
 _HOLD = """
 ip link set lo up
-for family in ipv4 ipv6; do
-    for setting in base_reachable_time_ms=3600000 delay_first_probe_time=3600; do
-        file=/proc/sys/net/$family/neigh/default/${setting%=*}
-        [ ! -w $file ] || echo ${setting#*=} >$file
-    done
-done
 file=/proc/sys/net/ipv6/conf/default/accept_dad
 [ ! -w $file ] || echo 0 >$file
 echo
 exec sleep infinity
+"""
+
+# A neighbour is confirmed for half of base_reachable at least, and a used one is checked after delay_probe, both in ms
+# (net/core/neighbour.c neigh_rand_reach_time, neigh_timer_handler). Each interface has settings of its own, which begin
+# with those of the machine's first namespace, whatever its namespace (neigh_parms_alloc). They are set by netlink,
+# because /proc/sys of a container is read-only. An MTU below 1280 leaves an interface without IPv6.
+_REMEMBER = """
+times='base_reachable 7200000 delay_probe 3600000'
+ip ntable change name arp_cache dev "$1" $times
+[ ! -e "/proc/sys/net/ipv6/neigh/$1" ] || ip ntable change name ndisc_cache dev "$1" $times
 """
 
 _TENTATIVE: Final = 0x40  # IFA_F_TENTATIVE, include/uapi/linux/if_addr.h
@@ -118,6 +120,16 @@ class Netns:
         )
         self._started.append(program)
         return program
+
+    def remember_neighbours(self, interface: str) -> None:
+        """Let an interface in the namespace know each neighbour for an hour, without frames that check it.
+
+        Otherwise the kernel checks neighbours with ARP requests at random times, and a seeded impairment would lose
+        different frames in each run. CalledProcessError: there is no such interface.
+
+        >>> netns.remember_neighbours("lo")
+        """
+        self.run("sh", "-ec", _REMEMBER, "sh", interface)
 
     def tentative(self) -> bool:
         """Return whether duplicate address detection of an IPv6 address in the namespace has not ended (RFC 4862)."""

@@ -156,8 +156,7 @@ class Lab:
             ports.append(self.net.create(up=True, history=0, description=f"port of {end.description}"))
             self._ports.append(ports[-1])
             self.net.cable(end, ports[-1], impair, **words)
-        # The number of a port is free in the namespace, where other mounts may have bridges.
-        bridge = self.net.bridge(f"bridge{ports[0].number}", up=True, add=ports)
+        bridge = self.net.bridge(up=True, add=ports)
         self._bridges.append(bridge)
         return bridge
 

@@ -60,13 +60,15 @@ class Host:
         """
         return self.netns.run(*words, check=check, **options)
 
-    def start(self, *words: "str | os.PathLike[str]", **options: Any) -> "subprocess.Popen[str]":
-        """Start a program on the host. It is killed at the end of the test. Arguments: those of Netns.start().
+    def start(
+        self, *words: "str | os.PathLike[str]", listening: int | None = None, **options: Any
+    ) -> "subprocess.Popen[str]":
+        """Start a program on the host. It is killed at the end of the test. Arguments, errors: those of Netns.start().
 
         >>> b.start("sleep", "60").poll() is None
         True
         """
-        return self.netns.start(*words, **options)
+        return self.netns.start(*words, listening=listening, **options)
 
     def __str__(self) -> str:
         return self.name

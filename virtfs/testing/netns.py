@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,8 @@ ip ntable change name arp_cache dev "$1" $times
 [ ! -e "/proc/sys/net/ipv6/neigh/$1" ] || ip ntable change name ndisc_cache dev "$1" $times
 """
 
+_PATIENCE: Final = 30.0  # maximum number of seconds to wait for a listening program
+_LISTEN: Final = 10  # TCP_LISTEN, include/net/tcp_states.h
 _TENTATIVE: Final = 0x40  # IFA_F_TENTATIVE, include/uapi/linux/if_addr.h
 
 
@@ -107,10 +110,14 @@ class Netns:
             raise error
         return done
 
-    def start(self, *words: "str | os.PathLike[str]", **options: Any) -> "subprocess.Popen[str]":
+    def start(
+        self, *words: "str | os.PathLike[str]", listening: int | None = None, **options: Any
+    ) -> "subprocess.Popen[str]":
         """Start a program in the namespace. close() kills it if it is still running.
 
+        listening: a TCP port; wait until a socket in the namespace listens on it.
         options: keyword arguments of subprocess.Popen(). The program's streams are text.
+        ChildProcessError: the program has failed before. TimeoutError: nothing listens after 30 s.
 
         >>> netns.start("sleep", "60").poll() is None
         True
@@ -119,7 +126,28 @@ class Netns:
             dying_with_us("KILL", *self.command(*words)), **{"text": True, **options}
         )
         self._started.append(program)
+        if listening is not None:
+            self._await_listener(program, os.fspath(words[0]), listening)
         return program
+
+    def _await_listener(self, program: "subprocess.Popen[str]", name: str, port: int) -> None:
+        end = time.monotonic() + _PATIENCE
+        while not self._listens(port):
+            if status := program.poll():  # 0: perhaps a server that continues in the background
+                raise ChildProcessError(errno.ECHILD, f"exit status {status} before it listened on port {port}", name)
+            if time.monotonic() > end:
+                raise TimeoutError(errno.ETIMEDOUT, f"nothing listens on port {port} after {_PATIENCE:.0f} s", name)
+            time.sleep(0.02)
+
+    def _listens(self, port: int) -> bool:
+        """Return whether a TCP socket in the namespace listens on a port (Documentation/networking/proc_net_tcp.rst)."""
+        for table in ("tcp", "tcp6"):
+            with suppress(FileNotFoundError):  # IPv6 is switched off
+                rows = Path(f"/proc/{self.pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]
+                for _, local, _, state, *_ in map(str.split, rows):
+                    if int(local.rpartition(":")[2], 16) == port and int(state, 16) == _LISTEN:
+                        return True
+        return False
 
     def remember_neighbours(self, interface: str) -> None:
         """Let an interface in the namespace know each neighbour for an hour, without frames that check it.

@@ -220,6 +220,21 @@ def test_ctrl_c_and_ctrl_z_are_the_commands(who: list[str]) -> None:
             "exec setpriv --inh-caps=-all --ambient-caps=-all $virtfs shell true'",
             ": as root, run `sysctl user.max_net_namespaces=15000`",
         ),
+        (
+            "mount --bind /dev/null /proc/version",
+            "cannot create namespaces: mount /proc failed: Operation not permitted: the /proc of a container hides "
+            "files, and the kernel then forbids a new one: it needs --security-opt unmask=ALL",
+        ),
+        (
+            "exec setpriv --bounding-set=-net_admin,-net_broadcast --inh-caps=-all -- $virtfs shell true",
+            "root lacks CAP_NET_BROADCAST and CAP_NET_ADMIN here, as in a container: "
+            "start the container with --cap-add NET_BROADCAST --cap-add NET_ADMIN",
+        ),
+        (
+            "mkdir $1; exec unshare --user --map-root-user --mount -- $virtfs mount $1",
+            "this network namespace belongs to another user namespace, as in a container that a user starts with "
+            "--network host: start it without this option",
+        ),
     ],
 )
 def test_a_system_that_forbids_it_is_told_what_to_change(tmp_path: Path, change: str, sentence: str) -> None:

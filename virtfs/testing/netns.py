@@ -140,7 +140,7 @@ class Netns:
             time.sleep(0.02)
 
     def _listens(self, port: int) -> bool:
-        """Return whether a TCP socket in the namespace listens on a port (Documentation/networking/proc_net_tcp.rst)."""
+        """Return whether a TCP socket in the namespace listens on a port (proc_net_tcp.rst)."""
         for table in ("tcp", "tcp6"):
             with suppress(FileNotFoundError):  # IPv6 is switched off
                 rows = Path(f"/proc/{self.pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]

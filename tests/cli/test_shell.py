@@ -231,6 +231,12 @@ def test_ctrl_c_and_ctrl_z_are_the_commands(who: list[str]) -> None:
             "start the container with --cap-add NET_BROADCAST --cap-add NET_ADMIN",
         ),
         (
+            "mkdir $1; echo '#!/bin/sh' >$1/unshare; chmod +x $1/unshare; echo >>$1/unshare "
+            "'echo cannot change root filesystem propagation: Permission denied >&2; exit 1';"
+            "PATH=$1:$PATH exec $virtfs shell true",
+            "propagation: Permission denied: a container may need --security-opt apparmor=unconfined",
+        ),
+        (
             "mkdir $1; exec unshare --user --map-root-user --mount -- $virtfs mount $1",
             "this network namespace belongs to another user namespace, as in a container that a user starts with "
             "--network host: start it without this option",

@@ -13,6 +13,8 @@ FOR_A_SHELL: Final = (*FOR_TAPS, Capability.CAP_SYS_ADMIN)  # a user who is not 
 # fs/namespace.c).
 UNMASKED: Final = "--security-opt unmask=ALL (Docker: systempaths=unconfined)"
 
+CONFINED: Final = "a container may need --security-opt apparmor=unconfined"
+
 
 def lacking(needed: Iterable[Capability]) -> str:
     """Return which of these capabilities root lacks, and the options that add them; "" if it has all."""

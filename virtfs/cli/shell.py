@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 import virtfs
-from virtfs.cli.lacking import FOR_A_SHELL, UNMASKED, lacking
+from virtfs.cli.lacking import CONFINED, FOR_A_SHELL, UNMASKED, lacking
 from virtfs.cli.shell_mark import MARK, inside
 from virtfs.cli.shell_net import check_passt, start_passt
 from virtfs.cli.signals import unless_ignored
@@ -200,6 +200,8 @@ def _advice(reason: str) -> str:
     changes += [f"`sysctl {name}=15000`" for name in _LIMITS if _sysctl(name) == "0"]
     if changes:
         return "as root, run " + " and ".join(changes)
+    if os.strerror(errno.EACCES) in reason:  # of mount(2), where AppArmor forbids it
+        return CONFINED
     more = f" and {UNMASKED}" if os.geteuid() else ""
     return f"a container needs --security-opt seccomp=unconfined{more}"
 

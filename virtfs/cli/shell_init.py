@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from virtfs.cli.background import spawn
+from virtfs.cli.lacking import CONFINED
 from virtfs.cli.mount import serve_here
 from virtfs.cli.options import MountOptions
 from virtfs.cli.shell_mark import MOUNT_AGAIN
@@ -29,7 +30,6 @@ from virtfs.core.errors import VirtError
 from virtfs.core.quoting import quoted
 
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not in the PATH of ordinary users on Debian
-_CONTAINER = "a container may need --security-opt apparmor=unconfined"
 # Seconds to wait for the server to end. After that, process 1 exits, and the kernel kills the server.
 PATIENCE = 10.0
 ENDING = "virtfs-ending"  # at most 15 characters, proc_pid_comm(5)
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     try:
         cover_run(names=bool(names))
     except OSError as e:
-        return _complain(f"cannot mount at /run: {e.strerror}; {_CONTAINER}", 1)
+        return _complain(f"cannot mount at /run: {e.strerror}; {CONFINED}", 1)
     try:
         subprocess.run(
             ["ip", "link", "set", "lo", "up"], check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True

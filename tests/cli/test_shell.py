@@ -250,18 +250,6 @@ def test_a_system_that_forbids_it_is_told_what_to_change(tmp_path: Path, change:
     assert done.returncode == 1
 
 
-@WHO
-def test_a_file_in_the_mount_is_refused_with_the_reason(who: list[str]) -> None:
-    done = run([*who, *SHELL, *VIRTFS, "ls", "--svg", "class.svg"])
-    assert (done.returncode, done.stderr) == (
-        1,
-        'virtfs: "class.svg": Operation not permitted: the working directory is the mount, in which no file can be '
-        "made: name another directory; virtfs shell keeps yours if -- stands before the command\n",
-    )
-    done = run([*who, *SHELL, "sh", "-c", f'cd /; {" ".join(VIRTFS)} ls --svg "$VIRTFS/class.svg"'])
-    assert done.stderr.endswith("class.svg\": Operation not permitted: no file can be made in a virtfs mount\n")
-
-
 def test_shell_is_the_users_own() -> None:
     done = run([*USER, *SHELL], SHELL="/bin/pwd")
     assert "/virtfs-" in done.stdout
@@ -358,6 +346,18 @@ def test_roots_named_namespaces_stay_roots(who: list[str]) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split() == (["blue"] if who else ["blue", "blue"])
+
+
+@WHO
+def test_a_file_in_the_mount_is_refused_with_the_reason(who: list[str]) -> None:
+    done = run([*who, *SHELL, *VIRTFS, "ls", "--svg", "class.svg"])
+    assert (done.returncode, done.stderr) == (
+        1,
+        'virtfs: "class.svg": Operation not permitted: the working directory is the mount, in which no file can be '
+        "made: name another directory; virtfs shell keeps yours if -- stands before the command\n",
+    )
+    done = run([*who, *SHELL, "sh", "-c", f'cd /; {" ".join(VIRTFS)} ls --svg "$VIRTFS/class.svg"'])
+    assert done.stderr.endswith("class.svg\": Operation not permitted: no file can be made in a virtfs mount\n")
 
 
 def test_what_a_server_left_in_the_systems_run_is_not_touched() -> None:

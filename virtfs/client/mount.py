@@ -15,7 +15,7 @@ from virtfs.client import lines
 from virtfs.client.bridge import Bridge
 from virtfs.client.events import Events
 from virtfs.client.folder import Folder, Missing
-from virtfs.client.lines import BridgeVerbs, Impairment, Interface, Interfaces, Named, VirtVerbs
+from virtfs.client.lines import BridgeVerbs, Impairment, VirtVerbs
 from virtfs.client.port import Opened
 from virtfs.client.values import Value
 from virtfs.client.virt import Virt
@@ -392,17 +392,17 @@ def _end(end: End) -> str:
     return f"virt{end}" if isinstance(end, int) else str(end)
 
 
-def _several(interfaces: Interfaces) -> list[Interface]:
+def _several(interfaces: lines.Interfaces) -> list[lines.Interface]:
     """Return the interfaces as a list."""
     if interfaces is None:
         return []
-    return [interfaces] if isinstance(interfaces, str | Named) else [*interfaces]
+    return [interfaces] if isinstance(interfaces, str | lines.Named) else [*interfaces]
 
 
-def _first_number(interfaces: list[Interface]) -> int:
+def _first_number(interfaces: list[lines.Interface]) -> int:
     """Return the number of the first interface. ValueError: none is given, or the first is not one of a mount."""
     for first in interfaces[:1]:
-        name = first.name if isinstance(first, Named) else first
+        name = first.name if isinstance(first, lines.Named) else first
         if name.startswith("virt") and name[4:].isdecimal():
             return int(name[4:])
     raise ValueError("a bridge without a name needs an interface in `add`, whose number it gets")

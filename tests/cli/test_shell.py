@@ -225,6 +225,27 @@ def test_ctrl_c_and_ctrl_z_are_the_commands(who: list[str]) -> None:
             "exec setpriv --inh-caps=-all --ambient-caps=-all $virtfs shell true'",
             ": as root, run `sysctl user.max_net_namespaces=15000`",
         ),
+        (
+            "mount --bind /dev/null /proc/version",
+            "cannot create namespaces: mount /proc failed: Operation not permitted: the /proc of a container hides "
+            "files, and the kernel then forbids a new one: it needs --security-opt unmask=ALL",
+        ),
+        (
+            "exec setpriv --bounding-set=-net_admin,-net_broadcast --inh-caps=-all -- $virtfs shell true",
+            "root lacks CAP_NET_BROADCAST and CAP_NET_ADMIN here, as in a container: "
+            "start the container with --cap-add NET_BROADCAST --cap-add NET_ADMIN",
+        ),
+        (
+            "mkdir $1; echo '#!/bin/sh' >$1/unshare; chmod +x $1/unshare; echo >>$1/unshare "
+            "'echo cannot change root filesystem propagation: Permission denied >&2; exit 1';"
+            "PATH=$1:$PATH exec $virtfs shell true",
+            "propagation: Permission denied: a container may need --security-opt apparmor=unconfined",
+        ),
+        (
+            "mkdir $1; exec unshare --user --map-root-user --mount -- $virtfs mount $1",
+            "this network namespace belongs to another user namespace, as in a container that a user starts with "
+            "--network host: start it without this option",
+        ),
     ],
 )
 def test_a_system_that_forbids_it_is_told_what_to_change(tmp_path: Path, change: str, sentence: str) -> None:
@@ -348,6 +369,18 @@ def test_roots_named_namespaces_stay_roots(who: list[str]) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split() == (["blue"] if who else ["blue", "blue"])
+
+
+@WHO
+def test_a_file_in_the_mount_is_refused_with_the_reason(who: list[str]) -> None:
+    done = run([*who, *SHELL, *VIRTFS, "ls", "--svg", "class.svg"])
+    assert (done.returncode, done.stderr) == (
+        1,
+        'virtfs: "class.svg": Operation not permitted: the working directory is the mount, in which no file can be '
+        "made: name another directory; virtfs shell keeps yours if -- stands before the command\n",
+    )
+    done = run([*who, *SHELL, "sh", "-c", f'cd /; {" ".join(VIRTFS)} ls --svg "$VIRTFS/class.svg"'])
+    assert done.stderr.endswith("class.svg\": Operation not permitted: no file can be made in a virtfs mount\n")
 
 
 def test_what_a_server_left_in_the_systems_run_is_not_touched() -> None:

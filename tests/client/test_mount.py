@@ -252,6 +252,21 @@ def test_bridges(mount: Mount, net: virtfs.Mount, v: virtfs.Virt) -> None:
     assert lines.words({"add": "eth0 adopt", "flush": True}, BRIDGE) == "add eth0 adopt flush"
 
 
+def test_a_bridge_without_a_name(net: virtfs.Mount, v: virtfs.Virt) -> None:
+    """Its number is that of its first interface, so that two mounts in one namespace do not share it."""
+    w = net.create(7)
+    for add in (w, "virt7", [w, v], iter([w, v])):
+        bridge = net.bridge(add=add)
+        assert bridge.name == "bridge7"
+        assert "tap7" in bridge.members
+        bridge.destroy()
+    for wrong in (None, "eth0 adopt", "virt", "virt3 virt7", iter(["eth0"])):
+        with pytest.raises(ValueError, match="without a name needs an interface in `add`"):
+            net.bridge(add=wrong)
+    w.destroy()
+    assert net.bridges == {}
+
+
 def test_events(net: virtfs.Mount) -> None:
     with net.events() as events:
         with pytest.raises(TimeoutError):

@@ -134,7 +134,9 @@ def test_it_stays_while_a_mount_uses_it(prefix: Path, wheel: Path, words: list[s
     first, *processes = done.stderr.splitlines()
     assert (done.returncode, done.stdout) == (1, "")
     assert first.startswith(f"virtfs: the installation in {prefix} is in use: end these programs first")
-    assert f"  process {shell.pid}: {prefix}/bin/virtfs shell sh -c echo ready; read line" in processes
+    assert processes == [
+        f"  process {shell.pid} of root: {prefix}/bin/virtfs shell sh -c echo ready; read line (leave it with exit)"
+    ]
     assert sorted(prefix.rglob("*")) == files
 
 

@@ -2,14 +2,18 @@
 
 import pytest
 
-from .markdown import ROOT, blocks
+from .markdown import ROOT, Block, blocks, section
 from .tour import Tour, prints_what_it_says, touring, touring_without_root
 
 _BEGIN = f"ln -s {ROOT} ~/virtfs; exec 2>&1"
 
 
 def follow(shell: Tour, page: str) -> None:
-    for step in blocks((ROOT / f"doc/{page}.md").read_text()):
+    follow_all(shell, blocks((ROOT / f"doc/{page}.md").read_text()))
+
+
+def follow_all(shell: Tour, steps: list[Block]) -> None:
+    for step in steps:
         if step.language == "sh":
             prints_what_it_says(shell, step)
 
@@ -21,6 +25,29 @@ def test_a_page_prints_what_it_says(page: str) -> None:
         follow(shell, page)
 
 
+_TEACHING = (ROOT / "doc/teaching.md").read_text()
+_FOR_ROOT = section(_TEACHING, "One mount for the class")
+# Users who exist only for this shell and its server.
+_STUDENTS = """
+cp /etc/passwd /etc/group /run
+printf '%s:x:5432%s:\\n' anna 1 ben 2 >>/run/group
+printf '%s:x:5432%s:5432%s::/:/bin/sh\\n' anna 1 1 ben 2 2 >>/run/passwd
+for file in passwd group; do mount --bind /run/$file /etc/$file; done
+"""
+
+
 def test_the_page_for_teachers_without_root() -> None:
-    with touring_without_root() as shell:
-        follow(shell, "teaching")
+    with touring_without_root(before="mount -t tmpfs -o mode=1777 tmpfs /tmp") as shell:
+        follow_all(shell, blocks(_TEACHING.replace(_FOR_ROOT, "")))
+
+
+def test_the_page_for_teachers_with_root() -> None:
+    """What a student has open ends when the interface is taken away."""
+    with touring() as shell:
+        shell.run(f"exec 2>&1; {_STUDENTS}", 0)
+        *steps, last = [step for step in blocks(_FOR_ROOT) if step.language == "sh"]
+        follow_all(shell, steps)
+        assert shell.run("runuser -u ben -- cat virt2/hex & cat virt2/wait/reader", 1) == "1\n"
+        prints_what_it_says(shell, last)
+        ended = "until ! grep -q hex virt2/clients; do :; done; runuser -u ben -- cat virt2/hex"
+        assert "virt2/hex: Permission denied" in shell.run(ended, 1)

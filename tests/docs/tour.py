@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from harness import children
-from harness.users import HIS_VIRTFS, MANY_IDS
+from harness.users import HIS_VIRTFS, RANGE, as_user
 from harness.waiting import PATIENCE
 
 from .markdown import ROOT, Block
@@ -136,9 +136,9 @@ def touring() -> Iterator[Tour]:
 
 
 @contextmanager
-def touring_without_root() -> Iterator[Tour]:
-    """Yield the shell that `virtfs shell` runs for an ordinary user."""
-    with _shell([*MANY_IDS, *HIS_VIRTFS, "shell", "bash", "--norc", "-s"]) as tour:
+def touring_without_root(before: str = "") -> Iterator[Tour]:
+    """Yield the shell that `virtfs shell` runs for an ordinary user. before: as for as_user()."""
+    with _shell([*as_user(RANGE, before), *HIS_VIRTFS, "shell", "bash", "--norc", "-s"]) as tour:
         tour.run(f'virtfs() {{ {" ".join(HIS_VIRTFS)} "$@"; }}', 0)
         yield tour
         assert tour.leave() == 0

@@ -55,5 +55,6 @@ def _python() -> str:
 
 
 ONE_ID = as_user()
-MANY_IDS = as_user("tourist:1000000:65536")
+RANGE = "tourist:1000000:65536"  # in /etc/subuid
+MANY_IDS = as_user(RANGE)
 HIS_VIRTFS = [_python(), "-m", "virtfs"]

@@ -108,7 +108,7 @@ def test_a_feature_refuses_without(capability: str, alone: Alone) -> None:
     ("capability", "reason"),
     [
         ("CAP_SYS_ADMIN", "Operation not permitted; a container needs"),
-        ("CAP_NET_BROADCAST", "taps need CAP_NET_ADMIN and CAP_NET_BROADCAST: root lacks one"),
+        ("CAP_NET_BROADCAST", "taps need CAP_NET_ADMIN and CAP_NET_BROADCAST: root lacks CAP_NET_BROADCAST here"),
         ("CAP_DAC_OVERRIDE", "Permission denied"),
     ],
 )

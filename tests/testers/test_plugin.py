@@ -24,7 +24,8 @@ _VIRTFS = [sys.executable, "-m", "virtfs"]
 _USER = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]
 
 _FIXTURES = """
-    import doctest, inspect, os
+    import doctest, inspect, os, socket, sys
+    from pathlib import Path
     import pytest
     from virtfs import scapy
     from virtfs.testing import lab as labs, netns as namespaces
@@ -94,6 +95,17 @@ _FIXTURES = """
         assert failure.value.__notes__ == ["so far\\na complaint\\n"]
         assert [entry.path.name for entry in failure.traceback][1:] == ["netns.py"]
         netns.run("sh", "-c", "sleep 600 &", capture_output=False)  # ends with the test
+
+    @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+    def test_a_server_that_listens(netns, address):
+        serve = "import socket, sys; socket.create_server((sys.argv[1], 5201), family=int(sys.argv[2])).accept()"
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        server = netns.start(sys.executable, "-c", serve, address, str(int(family)), listening=5201)
+        tables = [Path(f"/proc/{netns.pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
+        assert sum(table.count(":1451 ") for table in tables) == 1
+        assert server.poll() is None
+        with pytest.raises(ChildProcessError, match="exit status 1 before it listened on port 5202: 'false'"):
+            netns.start("false", listening=5202)
 """
 _FAILING = """
     import pytest
@@ -141,7 +153,7 @@ def test_two_workers_without_root(pytester: pytest.Pytester) -> None:
     result = pytester.run(
         *_USER, *_VIRTFS, "shell", "--", "sh", "-c", script.replace("python", sys.executable, 1), timeout=170
     )
-    result.assert_outcomes(passed=18, failed=1)
+    result.assert_outcomes(passed=21, failed=1)
     before, *links_and_servers = result.outlines[-6:-3]
     assert int(before) == int(result.outlines[-3]) + 1, "only the mount of virtfs shell is left"
     assert links_and_servers == ["1", "0"]
@@ -241,6 +253,30 @@ def test_a_server_that_ends_is_named_and_replaced(pytester: pytest.Pytester, els
         ]
     )
     assert (elsewhere.mounts(), elsewhere.processes()) == ([], {})
+
+
+_NEIGHBOURS = """
+    TIMES = ("base_reachable_time_ms", "delay_first_probe_time")
+
+    def test_times(lab):
+        lab.cable(lab.host("a", "10.0.0.1/24"), lab.host("b", "fd00::2/64"))
+        lab.host("c", "10.0.0.3/24", mtu=600)  # too little for IPv6
+        for host in lab:
+            for family in ("4", "6") if host.virt.mtu > 1280 else ("4",):
+                files = [f"/proc/sys/net/ipv{family}/neigh/{host.interface}/{name}" for name in TIMES]
+                milliseconds, seconds = map(int, host.run("cat", *files).stdout.split())
+                assert milliseconds >= 2 * 3600_000, host  # the kernel takes half of it, or more
+                assert seconds >= 3600, host
+"""
+_CONTAINER = "mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys"
+
+
+@pytest.mark.parametrize("system", ["true", _CONTAINER], ids=["writable", "read-only"])
+def test_hosts_do_not_check_their_neighbours(pytester: pytest.Pytester, elsewhere: Place, system: str) -> None:
+    """Nothing sends a frame behind a test's back, also in a container whose /proc/sys cannot be written."""
+    pytester.makepyfile(_NEIGHBOURS)
+    words = ["sh", "-ec", f'{system}; exec "$@"', "sh", *command(pytester)]
+    pytester.run(*elsewhere.command(*words), timeout=50).assert_outcomes(passed=1)
 
 
 _WAITING = """

@@ -1,4 +1,4 @@
-"""Why the kernel denies a user access to a file of a mount.
+"""Why the kernel denies a user access to a file of a mount, or a new file in it.
 
 The kernel checks the permission bits before it asks the server, so last_error has no sentence about such an error.
 """
@@ -9,6 +9,7 @@ import pwd
 import re
 import stat
 
+from virtfs.cli.shell_mark import inside
 from virtfs.fuse.mounttable import Mounted, mount_of
 
 _VIRT = re.compile(r"(virt[0-9]+)(/|$)")
@@ -36,6 +37,17 @@ def why_denied(path: str) -> str:
         return "only root may do this"
     owner = f"{_user(frame.st_uid)}{f':{_group(frame.st_gid)}' if frame.st_gid else ''}"
     return f"{virt[1]} belongs to {owner}, and its mode is {stat.S_IMODE(frame.st_mode):04o}"
+
+
+def why_not_made(path: str) -> str:
+    """Return the reason why a new file cannot be made there, or "" if that is in no virtfs mount or the file exists."""
+    mount = mount_of(os.path.dirname(os.path.abspath(path)))
+    if mount is None or not mount.virtfs or os.path.lexists(path):
+        return ""
+    if os.path.isabs(path):
+        return "no file can be made in a virtfs mount"
+    keep = "; virtfs shell keeps yours if -- stands before the command" if inside() else ""
+    return f"the working directory is the mount, in which no file can be made: name another directory{keep}"
 
 
 def _admits(mount: Mounted, maker: int) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from virtfs.cli.background import Ready, spawn
 from virtfs.cli.hidden import hidden_names
+from virtfs.cli.lacking import without_taps
 from virtfs.cli.logs import close_log, open_log
 from virtfs.cli.mounts import ask, read
 from virtfs.cli.notify import notify
@@ -122,11 +123,8 @@ def _serve(path: str, options: MountOptions, ready: Ready, foreground: bool) -> 
     except Exception as e:
         # serving.run() has already unmounted the directory.
         if isinstance(e, PermissionError) and not answers:
-            needed = "taps need CAP_NET_ADMIN and CAP_NET_BROADCAST"
-            advice = "run virtfs as root, or use `virtfs shell`"
-            if os.geteuid() == 0:
-                advice = "root lacks one here; a container needs --cap-add NET_ADMIN --cap-add NET_BROADCAST"
-            raise VirtError(errno.EPERM, f"{needed}: {advice}") from None
+            sentence = without_taps() or f'cannot mount at "{path}": {sentence_of(e)}'
+            raise VirtError(errno.EPERM, sentence) from None
         if isinstance(e, OSError) and e.errno in _LACKING and not answers:
             raise VirtError(e.errno, f'cannot mount at "{path}": {sentence_of(e)}') from None
         if isinstance(e, RuntimeError) and "start new thread" in str(e) and not answers:  # CPython has no errno for it

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 import virtfs
+from virtfs.cli.lacking import CONFINED, FOR_A_SHELL, UNMASKED, lacking
 from virtfs.cli.shell_mark import MARK, inside
 from virtfs.cli.shell_net import check_passt, start_passt
 from virtfs.cli.signals import unless_ignored
@@ -72,6 +73,8 @@ def shell(command: list[str], stay: bool = False, net: bool = False) -> int:
     VirtError: the system forbids namespaces or access to a device; the error message says what to change.
     """
     check_devices()
+    if not os.geteuid() and (missing := lacking(FOR_A_SHELL)):
+        raise VirtError(errno.EPERM, f"cannot create namespaces: {missing}")
     if net:
         check_passt()
     if not command and inside():
@@ -156,7 +159,7 @@ def _run(directory: str, command: list[str], stay: bool, net: bool) -> int:
         if not begun:
             said.seek(0)
             reason = said.read().strip().rpartition("\n")[2].removeprefix("unshare: ") or "unshare(1) failed"
-            advice = TOO_MANY if os.strerror(errno.EAGAIN) in reason else _advice()
+            advice = TOO_MANY if os.strerror(errno.EAGAIN) in reason else _advice(reason)
             raise VirtError(errno.EPERM, f"cannot create namespaces: {reason}: {advice}")
     return status if status >= 0 else 128 - status
 
@@ -185,8 +188,10 @@ def _start(command: list[str], descriptors: list[int], errors: IO[str]) -> subpr
     return process
 
 
-def _advice() -> str:
-    """Return advice on how to make unshare(1) succeed, as the end of an error message."""
+def _advice(reason: str) -> str:
+    """Return advice on how to make unshare(1) succeed, as the end of an error message. reason: that of unshare(1)."""
+    if reason == f"mount /proc failed: {os.strerror(errno.EPERM)}":
+        return f"the /proc of a container hides files, and the kernel then forbids a new one: it needs {UNMASKED}"
     changes = [
         f"`sysctl {name}={allowing}`"
         for name, forbidding, allowing in _SYSCTLS
@@ -195,7 +200,10 @@ def _advice() -> str:
     changes += [f"`sysctl {name}=15000`" for name in _LIMITS if _sysctl(name) == "0"]
     if changes:
         return "as root, run " + " and ".join(changes)
-    return "a container needs --cap-add SYS_ADMIN and --security-opt seccomp=unconfined"
+    if os.strerror(errno.EACCES) in reason:  # of mount(2), where AppArmor forbids it
+        return CONFINED
+    more = f" and {UNMASKED}" if os.geteuid() else ""
+    return f"a container needs --security-opt seccomp=unconfined{more}"
 
 
 def _sysctl(name: str) -> str | None:

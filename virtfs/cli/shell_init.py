@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from virtfs.cli.background import spawn
+from virtfs.cli.lacking import CONFINED
 from virtfs.cli.mount import serve_here
 from virtfs.cli.options import MountOptions
 from virtfs.cli.shell_mark import MOUNT_AGAIN
@@ -29,7 +30,6 @@ from virtfs.core.errors import VirtError
 from virtfs.core.quoting import quoted
 
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not in the PATH of ordinary users on Debian
-_CONTAINER = "a container may need --security-opt apparmor=unconfined"
 # Seconds to wait for the server to end. After that, process 1 exits, and the kernel kills the server.
 PATIENCE = 10.0
 ENDING = "virtfs-ending"  # at most 15 characters, proc_pid_comm(5)
@@ -63,23 +63,25 @@ def main(arguments: list[str]) -> int:
     try:
         cover_run(names=bool(names))
     except OSError as e:
-        return _complain(f"cannot mount at /run: {e.strerror}; {_CONTAINER}", 1)
+        return _complain(f"cannot mount at /run: {e.strerror}; {CONFINED}", 1)
     try:
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True, stdin=subprocess.DEVNULL)
+        subprocess.run(
+            ["ip", "link", "set", "lo", "up"], check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
         server = spawn(lambda ready: serve_here(directory, MountOptions(), ready, foreground=False))
     except FileNotFoundError:
         return _complain("there is no ip(8): install iproute2", 1)
     except VirtError as e:
         return _complain(e.strerror, 1)
     except (OSError, subprocess.CalledProcessError) as e:
-        return _complain(sentence_of(e) if isinstance(e, OSError) else str(e), 1)
+        return _complain(_reason_of(e), 1)
     threading.Thread(target=_end_with, args=[int(lifeline), server], daemon=True).start()
     try:
         if channel:
             join(channel, directory)
     except (OSError, subprocess.CalledProcessError) as e:
         _finish(server)
-        return _complain(f"no Internet: {getattr(e, 'strerror', None) or e}", 1)
+        return _complain(f"no Internet: {_reason_of(e)}", 1)
     try:
         if not stay:
             os.chdir(directory)
@@ -180,6 +182,12 @@ def _end_with(lifeline: int, server: int) -> None:
         _hang_up(server, reap=False)
     finally:
         os._exit(128 + signal.SIGHUP)
+
+
+def _reason_of(failure: "OSError | subprocess.CalledProcessError") -> str:
+    if isinstance(failure, OSError):
+        return sentence_of(failure)
+    return f"{' '.join(failure.cmd)}: {(failure.stderr or '').strip() or f'exit status {failure.returncode}'}"
 
 
 def _complain(sentence: str, status: int) -> int:

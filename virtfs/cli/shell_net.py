@@ -90,7 +90,7 @@ def join(channel: socket.socket, directory: str) -> None:
         if said := channel.recv(_LONGEST):
             raise VirtError(errno.ENETUNREACH, said.decode(errors="replace"))
     route = ["ip", "route", "add", "default", "via", GATEWAY, "dev", f"tap{UNIT}"]
-    subprocess.run(route, check=True, stdin=subprocess.DEVNULL)
+    subprocess.run(route, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     Path(_RESOLV_CONF).write_text(f"nameserver {RESOLVER}\n", encoding="utf-8")
     Path(_RESOLV_CONF).chmod(0o644)
     bind(_RESOLV_CONF, os.path.realpath("/etc/resolv.conf"))

@@ -10,7 +10,7 @@ import io
 import os
 import sys
 
-from virtfs.cli.denied import why_denied
+from virtfs.cli.denied import why_denied, why_not_made
 from virtfs.cli.shell_mark import remedy
 from virtfs.cli.unstarted import TOO_MANY
 from virtfs.core.quoting import one_line
@@ -45,8 +45,8 @@ def sentence_of(error: OSError) -> str:
     """Return the error message for an OSError that is not a VirtError.
 
     If the working directory has been deleted, the message says only that. If the kernel has denied access to a file of
-    a virtfs mount, the message says who may use the file. If the server of a mount has ended, it has the remedy. If no
-    process could be started, it names the limit.
+    a virtfs mount, or a new file in it, the message says why. If the server of a mount has ended, it has the remedy. If
+    no process could be started, it names the limit.
     """
     try:
         os.getcwd()
@@ -60,7 +60,9 @@ def sentence_of(error: OSError) -> str:
     if not isinstance(error.filename, str | bytes):
         return _LEFT if error.errno == errno.ENOTCONN else reason
     name = os.fsdecode(error.filename)
-    why = why_denied(name) if error.errno == errno.EACCES else ""
+    why = why_not_made(name) if error.errno in (errno.EACCES, errno.EPERM) else ""
+    if not why and error.errno == errno.EACCES:
+        why = why_denied(name)
     if error.errno == errno.ENOTCONN:
         why = remedy()
     return f'"{name}": {reason}: {why}' if why else f'"{name}": {reason}'

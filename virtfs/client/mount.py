@@ -295,15 +295,23 @@ class Mount(Folder):
         """
         return [Cable(self, tuple(cable["ends"]), cable["impair"]) for cable in self.status()["cables"]]
 
-    def bridge(self, name: str, **verbs: Unpack[BridgeVerbs]) -> Bridge:
+    def bridge(self, name: str | None = None, **verbs: Unpack[BridgeVerbs]) -> Bridge:
         """Create a bridge unless it exists, apply verbs to it, and return it; idempotent.
 
-        name: "bridge" and a number, unless a bridge of the host is adopted.
+        name: "bridge" and a number, unless a bridge of the host is adopted. Another mount in the network namespace
+        that uses the name uses the same bridge. Without a name, the bridge gets the number of the first interface in
+        `add`, which no other mount there has.
         OSError: ENXIO, an interface in `add` does not exist, or its tap is in another network namespace than the mount.
+        ValueError: there is no name, and `add` does not begin with an interface of the mount.
 
         >>> net.bridge("bridge0", up=True, add=[net[3], net[4]]).members
         ['tap3', 'tap4']
+        >>> net.bridge(up=True, add=net.create(7)).name
+        'bridge7'
         """
+        if name is None:
+            verbs["add"] = members = _several(verbs.get("add"))  # a list, since an iterator can be read only once
+            name = f"bridge{_first_number(members)}"
         self.ctl(f"ensure {name} {lines.words(verbs, BRIDGE)}")
         return Bridge(self.path, name)
 
@@ -382,3 +390,19 @@ class Mount(Folder):
 def _end(end: End) -> str:
     """Return the word that stands for an end of a cable in a line of ctl."""
     return f"virt{end}" if isinstance(end, int) else str(end)
+
+
+def _several(interfaces: lines.Interfaces) -> list[lines.Interface]:
+    """Return the interfaces as a list."""
+    if interfaces is None:
+        return []
+    return [interfaces] if isinstance(interfaces, str | lines.Named) else [*interfaces]
+
+
+def _first_number(interfaces: list[lines.Interface]) -> int:
+    """Return the number of the first interface. ValueError: none is given, or the first is not one of a mount."""
+    for first in interfaces[:1]:
+        name = first.name if isinstance(first, lines.Named) else first
+        if name.startswith("virt") and name[4:].isdecimal():
+            return int(name[4:])
+    raise ValueError("a bridge without a name needs an interface in `add`, whose number it gets")

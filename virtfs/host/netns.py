@@ -1,5 +1,6 @@
 """Network namespaces by descriptor. Names are not used, because the same name may later mean another namespace."""
 
+import fcntl
 import os
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,6 +11,7 @@ from virtfs.host.threads import call_apart
 
 _OWN = "/proc/thread-self/ns/net"
 CLONE_NEWNET = 0x40000000  # linux/sched.h
+_NS_GET_USERNS = 0xB701  # linux/nsfs.h
 
 T = TypeVar("T")
 
@@ -43,6 +45,21 @@ def is_away() -> bool:
     """Return whether the calling thread is in another network namespace than the main thread of the process."""
     status = os.stat("/proc/self/ns/net")
     return (status.st_dev, status.st_ino) != own_identity()
+
+
+def is_foreign() -> bool:
+    """Return whether the calling thread's network namespace belongs to a user namespace outside of its own.
+
+    Then the thread has no capabilities in it, whatever it has in its user namespace (user_namespaces(7)).
+    """
+    fd = own_netns()
+    try:
+        os.close(fcntl.ioctl(fd, _NS_GET_USERNS))
+    except PermissionError:  # ioctl_ns(2)
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def enter(fd: int) -> None:

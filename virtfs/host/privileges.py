@@ -86,6 +86,14 @@ def drop(keep: Iterable[int] = Capability) -> None:
     check(libc.capset(ctypes.byref(header), data))
 
 
+def lacking(needed: Iterable[Capability]) -> list[Capability]:
+    """Return the capabilities that this thread does not have (capget(2))."""
+    header, data = _Header(_VERSION_3, 0), (_Data * 2)()
+    check(libc.capget(ctypes.byref(header), data))
+    held = data[0].effective | data[1].effective << 32
+    return [capability for capability in needed if not held & 1 << capability]
+
+
 def _reduce_bounding_set(keep: frozenset[int]) -> None:
     number = 0
     while (found := libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0)) >= 0:  # EINVAL after the last capability

@@ -60,13 +60,15 @@ class Host:
         """
         return self.netns.run(*words, check=check, **options)
 
-    def start(self, *words: "str | os.PathLike[str]", **options: Any) -> "subprocess.Popen[str]":
-        """Start a program on the host. It is killed at the end of the test. Arguments: those of Netns.start().
+    def start(
+        self, *words: "str | os.PathLike[str]", listening: int | None = None, **options: Any
+    ) -> "subprocess.Popen[str]":
+        """Start a program on the host. It is killed at the end of the test. Arguments, errors: those of Netns.start().
 
         >>> b.start("sleep", "60").poll() is None
         True
         """
-        return self.netns.start(*words, **options)
+        return self.netns.start(*words, listening=listening, **options)
 
     def __str__(self) -> str:
         return self.name
@@ -116,6 +118,7 @@ class Lab:
             **verbs,
         }
         host = self._hosts[name] = Host(name, netns, self.net.create(**given), addresses)
+        netns.remember_neighbours(host.interface)
         if host.virt.up:
             host.virt.wait("carrier", timeout=_PATIENCE)
             _await_addresses(host)
@@ -155,8 +158,7 @@ class Lab:
             ports.append(self.net.create(up=True, history=0, description=f"port of {end.description}"))
             self._ports.append(ports[-1])
             self.net.cable(end, ports[-1], impair, **words)
-        # The number of a port is free in the namespace, where other mounts may have bridges.
-        bridge = self.net.bridge(f"bridge{ports[0].number}", up=True, add=ports)
+        bridge = self.net.bridge(up=True, add=ports)
         self._bridges.append(bridge)
         return bridge
 

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -14,24 +15,28 @@ from virtfs.testing.server import dying_with_us
 
 N = TypeVar("N", bound="Netns")
 
-# The holder keeps the namespace alive. Neighbour entries stay valid for an hour. Otherwise the kernel would check them
-# with ARP requests at random times (net/core/neighbour.c), and a seeded impairment would lose different frames in each
-# run. IPv6 addresses are usable at once, without duplicate address detection, which takes 1 to 2 s and sends frames
-# (net/ipv6/addrconf.c addrconf_dad_begin).
+# The holder keeps the namespace alive. IPv6 addresses are usable at once, without duplicate address detection, which
+# takes 1 to 2 s and sends frames (net/ipv6/addrconf.c addrconf_dad_begin).
 _HOLD = """
 ip link set lo up
-for family in ipv4 ipv6; do
-    for setting in base_reachable_time_ms=3600000 delay_first_probe_time=3600; do
-        file=/proc/sys/net/$family/neigh/default/${setting%=*}
-        [ ! -w $file ] || echo ${setting#*=} >$file
-    done
-done
 file=/proc/sys/net/ipv6/conf/default/accept_dad
 [ ! -w $file ] || echo 0 >$file
 echo
 exec sleep infinity
 """
 
+# A neighbour is confirmed for half of base_reachable at least, and a used one is checked after delay_probe, both in ms
+# (net/core/neighbour.c neigh_rand_reach_time, neigh_timer_handler). Each interface has settings of its own, which begin
+# with those of the machine's first namespace, whatever its namespace (neigh_parms_alloc). They are set by netlink,
+# because /proc/sys of a container is read-only. An MTU below 1280 leaves an interface without IPv6.
+_REMEMBER = """
+times='base_reachable 7200000 delay_probe 3600000'
+ip ntable change name arp_cache dev "$1" $times
+[ ! -e "/proc/sys/net/ipv6/neigh/$1" ] || ip ntable change name ndisc_cache dev "$1" $times
+"""
+
+_PATIENCE: Final = 30.0  # maximum number of seconds to wait for a listening program
+_LISTEN: Final = 10  # TCP_LISTEN, include/net/tcp_states.h
 _TENTATIVE: Final = 0x40  # IFA_F_TENTATIVE, include/uapi/linux/if_addr.h
 
 
@@ -105,10 +110,14 @@ class Netns:
             raise error
         return done
 
-    def start(self, *words: "str | os.PathLike[str]", **options: Any) -> "subprocess.Popen[str]":
+    def start(
+        self, *words: "str | os.PathLike[str]", listening: int | None = None, **options: Any
+    ) -> "subprocess.Popen[str]":
         """Start a program in the namespace. close() kills it if it is still running.
 
+        listening: a TCP port; wait until a socket in the namespace listens on it.
         options: keyword arguments of subprocess.Popen(). The program's streams are text.
+        ChildProcessError: the program has failed before. TimeoutError: nothing listens after 30 s.
 
         >>> netns.start("sleep", "60").poll() is None
         True
@@ -117,7 +126,38 @@ class Netns:
             dying_with_us("KILL", *self.command(*words)), **{"text": True, **options}
         )
         self._started.append(program)
+        if listening is not None:
+            self._await_listener(program, os.fspath(words[0]), listening)
         return program
+
+    def _await_listener(self, program: "subprocess.Popen[str]", name: str, port: int) -> None:
+        end = time.monotonic() + _PATIENCE
+        while not self._listens(port):
+            if status := program.poll():  # 0: perhaps a server that continues in the background
+                raise ChildProcessError(errno.ECHILD, f"exit status {status} before it listened on port {port}", name)
+            if time.monotonic() > end:
+                raise TimeoutError(errno.ETIMEDOUT, f"nothing listens on port {port} after {_PATIENCE:.0f} s", name)
+            time.sleep(0.02)
+
+    def _listens(self, port: int) -> bool:
+        """Return whether a TCP socket in the namespace listens on a port (proc_net_tcp.rst)."""
+        for table in ("tcp", "tcp6"):
+            with suppress(FileNotFoundError):  # IPv6 is switched off
+                rows = Path(f"/proc/{self.pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]
+                for _, local, _, state, *_ in map(str.split, rows):
+                    if int(local.rpartition(":")[2], 16) == port and int(state, 16) == _LISTEN:
+                        return True
+        return False
+
+    def remember_neighbours(self, interface: str) -> None:
+        """Let an interface in the namespace know each neighbour for an hour, without frames that check it.
+
+        Otherwise the kernel checks neighbours with ARP requests at random times, and a seeded impairment would lose
+        different frames in each run. CalledProcessError: there is no such interface.
+
+        >>> netns.remember_neighbours("lo")
+        """
+        self.run("sh", "-ec", _REMEMBER, "sh", interface)
 
     def tentative(self) -> bool:
         """Return whether duplicate address detection of an IPv6 address in the namespace has not ended (RFC 4862)."""

@@ -52,6 +52,14 @@ class Feed:
         """Whether the FIFO had a reader when look() was last called."""
         return self._fd >= 0
 
+    async def settled(self) -> bool:
+        """Wait until a feed whose reader has gone has ended. Return whether the FIFO has a reader."""
+        while self._fd >= 0 and not has_reader(self._fd):
+            if self._scope is not None:
+                self._scope.cancel()
+            await trio.lowlevel.checkpoint()
+        return self.fed
+
     def stop(self) -> None:
         """End the feed and remove the FIFO. Called when the interface is removed."""
         if self._scope is not None:

@@ -100,7 +100,7 @@ class Feed:
                     wire.want()
                     await self._news.wait()
                     break
-                counted, passed = wire.counted, False
+                counted, passed, waited = wire.counted, False, False
                 try:
                     if taken <= PACKET:
                         packet = room[HEADROOM : HEADROOM + taken]
@@ -108,10 +108,13 @@ class Feed:
                             write(fd, packet)
                         except BlockingIOError:  # the FIFO is full
                             await _put(fd, packet)
+                            waited = True
                         passed = True
                 finally:
                     if counted and not passed:
                         wire.disown(taken)
+                if waited:
+                    break  # meanwhile the interface may be down, or another program may read frames
             else:
                 await trio.lowlevel.checkpoint()
 

@@ -131,6 +131,19 @@ def test_an_open_does_not_get_the_sentence_of_another_error(net: virtfs.Mount, v
             assert net.last_error.startswith(f"virt3/{file}: process ")
 
 
+def test_rx_waits_while_the_interface_is_down(v: virtfs.Virt, host: Callable[..., None]) -> None:
+    with v.rx() as port:
+        v.up = False
+        with pytest.raises(TimeoutError):
+            port.recv(timeout=0)
+        v.up = True
+        host(frame(60))
+        assert port.recv(timeout=PATIENCE) == frame(60)
+        v.destroy()
+        with fails(errno.ENXIO, "virt3/rx"):
+            port.recv(timeout=PATIENCE)
+
+
 def test_a_port_can_be_polled_and_closed(v: virtfs.Virt, host: Callable[..., None]) -> None:
     port = v.open()
     assert select.select([port], [], [], 0)[0] == []

@@ -291,7 +291,8 @@ class Virt(Folder):
     def rx(self) -> Port:
         """Open `rx`, to receive frames of up to 4096 bytes at the speed of a pipe.
 
-        The port can only receive, and its first frame may be a quarter of a second late.
+        The port can only receive, and its first frame may be a quarter of a second late. recv() goes on waiting while
+        the interface is down, and fails with ENXIO after it was destroyed. OSError: EBUSY, a program has the tap.
 
         >>> with v.rx() as port:
         ...     ping(v)

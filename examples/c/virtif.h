@@ -7,6 +7,7 @@
  *     if (error)
  *         errx(1, "%s", virtif_error());              // the reason: that of virtfs, or strerror(3)
  *     fd = virtif_open(3);                            // read(2) receives one frame, write(2) sends one; -1: an error
+ *     error = virtif_address("/mnt/virt/virt3", mac); // the MAC address of virt
  *     fd = virtif_open_named(argv[1], mac);           // the same for "3", "/mnt/virt/virt3" or, in virtfs exec, "fd=3"
  *
  * The mount is that of `virtfs shell` ($VIRTFS), or /mnt/virt. Creating and destroying need root; the owner of an
@@ -132,9 +133,9 @@ virtif_number_(const char *text)
 	return length == 0 || length > 9 || strspn(text, "0123456789") != length ? -1 : atoi(text);
 }
 
-/* Open the frames in the directory of an interface, unless `fd` is NULL, and read its MAC address. Return 0 or an errno. */
+/* Read the MAC address of the interface in a directory, such as /mnt/virt/virt3. Return 0 or an errno. */
 static inline int
-virtif_open_in_(const char *directory, int *fd, unsigned char mac[6])
+virtif_address(const char *directory, unsigned char mac[6])
 {
 	char path[PATH_MAX];
 	FILE *file;
@@ -146,8 +147,18 @@ virtif_open_in_(const char *directory, int *fd, unsigned char mac[6])
 		return virtif_own_error_(errno);
 	count = fscanf(file, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", mac, mac + 1, mac + 2, mac + 3, mac + 4, mac + 5);
 	(void)fclose(file);
-	if (count != 6)
-		return virtif_own_error_(ENXIO); /* the interface has vanished meanwhile */
+	return count == 6 ? 0 : virtif_own_error_(ENXIO); /* the interface has vanished meanwhile */
+}
+
+/* Open the frames in the directory of an interface, unless `fd` is NULL, and read its MAC address. Return 0 or an errno. */
+static inline int
+virtif_open_in_(const char *directory, int *fd, unsigned char mac[6])
+{
+	char path[PATH_MAX];
+	int error = virtif_address(directory, mac);
+
+	if (error)
+		return error;
 	if (snprintf(path, sizeof(path), "%s/frame", directory) >= PATH_MAX)
 		return virtif_own_error_(ENAMETOOLONG);
 	return fd == NULL || (*fd = open(path, O_RDWR | O_CLOEXEC)) != -1 ? 0 : virtif_refused_open_(errno);

@@ -6,7 +6,7 @@
 
 needs the Python of virtfs (doc/python.md) with scapy: put `.venv/bin/python` before the second line. It asks for the
 MAC address of 10.0.3.1, as 10.0.3.2. With virtfs.scapy.VirtSocket, scapy's send, sr, sr1, sniff and answering machines
-work on a virt as on any interface. `python3 -i examples/scapy_session.py …` gives a prompt with the socket `wire`.
+work on a virt as on any interface. With `.venv/bin/python -i`, it gives a prompt with the socket `wire`.
 """
 
 import sys

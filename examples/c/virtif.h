@@ -5,8 +5,9 @@
  *
  *     int fd, error = virtif_create(3);               // "create 3 up" into ctl; 0 or an errno
  *     if (error)
- *         errx(1, "%s", virtif_error());              // the sentence of last_error
- *     fd = virtif_open(3);                            // read(2) receives one frame, write(2) sends one
+ *         errx(1, "%s", virtif_error());              // the reason: that of virtfs, or strerror(3)
+ *     fd = virtif_open(3);                            // read(2) receives one frame, write(2) sends one; -1: an error
+ *     error = virtif_address("/mnt/virt/virt3", mac); // the MAC address of virt
  *     fd = virtif_open_named(argv[1], mac);           // the same for "3", "/mnt/virt/virt3" or, in virtfs exec, "fd=3"
  *
  * The mount is that of `virtfs shell` ($VIRTFS), or /mnt/virt. Creating and destroying need root; the owner of an
@@ -34,7 +35,21 @@
 #define VIRTIF_FRAME_MAX 65553 /* bytes; the longest frame: a buffer of this size is enough for every read(2) */
 #define VIRTIF_RUMP_MAX 0x100  /* rump kernels have the interfaces virt0 to virt255 */
 
+#ifdef __cplusplus
+#define VIRTIF_THREAD_ static thread_local
+#else
+#define VIRTIF_THREAD_ static _Thread_local
+#endif
+
 static int virtif_kept_[VIRTIF_RUMP_MAX]; /* descriptors of rump_pub_virtif_create(), plus 1; 0: none */
+VIRTIF_THREAD_ int virtif_own_;           /* the errno that virtif_error() explains by itself; 0: see last_error */
+
+/* Record that the kernel or this file, not virtfs, refuses a call. Return the errno. */
+static inline int
+virtif_own_error_(int error)
+{
+	return virtif_own_ = error;
+}
 
 /* Store the path of a file of the mount. Return 0, or ENAMETOOLONG. */
 static inline int
@@ -58,9 +73,13 @@ virtif_ctl_(const char *format, int num)
 	int fd, error = virtif_path_(path, "ctl", 0);
 
 	if (error)
+		return virtif_own_error_(error);
+	if ((fd = open(path, O_WRONLY | O_CLOEXEC)) == -1) {
+		error = errno;
+		virtif_own_ = error == ENOENT ? 0 : error; /* EACCES: the kernel does not set last_error */
 		return error;
-	if ((fd = open(path, O_WRONLY | O_CLOEXEC)) == -1)
-		return errno;
+	}
+	virtif_own_ = 0;
 	(void)snprintf(line, sizeof(line), format, num);
 	if (write(fd, line, strlen(line)) == -1)
 		error = errno;
@@ -75,7 +94,15 @@ virtif_ctl_(const char *format, int num)
 static inline int
 virtif_create(int num)
 {
-	return num < 0 ? EINVAL : virtif_ctl_("create %d up\n", num);
+	return num < 0 ? virtif_own_error_(EINVAL) : virtif_ctl_("create %d up\n", num);
+}
+
+/* Record the errno of open(2) of frames, and return it. EBUSY is a refusal of virtfs, which sets last_error. */
+static inline int
+virtif_refused_open_(int error)
+{
+	virtif_own_ = error == EBUSY ? 0 : error;
+	return error;
 }
 
 /*
@@ -86,13 +113,15 @@ static inline int
 virtif_open(int num)
 {
 	char path[PATH_MAX];
-	int error = virtif_path_(path, "virt%d/frame", num);
+	int fd, error = virtif_path_(path, "virt%d/frame", num);
 
 	if (error) {
-		errno = error;
+		errno = virtif_own_error_(error);
 		return -1;
 	}
-	return open(path, O_RDWR | O_CLOEXEC);
+	if ((fd = open(path, O_RDWR | O_CLOEXEC)) == -1)
+		(void)virtif_refused_open_(errno);
+	return fd;
 }
 
 /* Return the number in a text of 1 to 9 digits, -1 for any other text. */
@@ -104,25 +133,35 @@ virtif_number_(const char *text)
 	return length == 0 || length > 9 || strspn(text, "0123456789") != length ? -1 : atoi(text);
 }
 
-/* Open the frames in the directory of an interface, unless `fd` is NULL, and read its MAC address. Return 0 or an errno. */
+/* Read the MAC address of the interface in a directory, such as /mnt/virt/virt3. Return 0 or an errno. */
 static inline int
-virtif_open_in_(const char *directory, int *fd, unsigned char mac[6])
+virtif_address(const char *directory, unsigned char mac[6])
 {
 	char path[PATH_MAX];
 	FILE *file;
 	int count;
 
 	if (snprintf(path, sizeof(path), "%s/address", directory) >= PATH_MAX)
-		return ENAMETOOLONG;
+		return virtif_own_error_(ENAMETOOLONG);
 	if ((file = fopen(path, "r")) == NULL)
-		return errno;
+		return virtif_own_error_(errno);
 	count = fscanf(file, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", mac, mac + 1, mac + 2, mac + 3, mac + 4, mac + 5);
 	(void)fclose(file);
-	if (count != 6)
-		return ENXIO; /* the interface has vanished meanwhile */
+	return count == 6 ? 0 : virtif_own_error_(ENXIO); /* the interface has vanished meanwhile */
+}
+
+/* Open the frames in the directory of an interface, unless `fd` is NULL, and read its MAC address. Return 0 or an errno. */
+static inline int
+virtif_open_in_(const char *directory, int *fd, unsigned char mac[6])
+{
+	char path[PATH_MAX];
+	int error = virtif_address(directory, mac);
+
+	if (error)
+		return error;
 	if (snprintf(path, sizeof(path), "%s/frame", directory) >= PATH_MAX)
-		return ENAMETOOLONG;
-	return fd == NULL || (*fd = open(path, O_RDWR | O_CLOEXEC)) != -1 ? 0 : errno;
+		return virtif_own_error_(ENAMETOOLONG);
+	return fd == NULL || (*fd = open(path, O_RDWR | O_CLOEXEC)) != -1 ? 0 : virtif_refused_open_(errno);
 }
 
 /*
@@ -149,7 +188,9 @@ virtif_open_named(const char *name, unsigned char mac[6])
 		error = virtif_path_(path, "virt%d", num);
 		directory = path;
 	}
-	if (error == 0)
+	if (error)
+		(void)virtif_own_error_(error);
+	else
 		error = virtif_open_in_(directory, is_fd ? NULL : &fd, mac);
 	if (error) {
 		errno = error;
@@ -173,7 +214,7 @@ virtif_destroy(int num)
 		(void)close(virtif_fd(num));
 		virtif_kept_[num] = 0;
 	}
-	return num < 0 ? EINVAL : virtif_ctl_("destroy %d\n", num);
+	return num < 0 ? virtif_own_error_(EINVAL) : virtif_ctl_("destroy %d\n", num);
 }
 
 /*
@@ -184,32 +225,38 @@ virtif_destroy(int num)
 static inline int
 rump_pub_virtif_create(int num)
 {
-	int fd, error;
+	int fd, error, own;
 
 	if (num >= VIRTIF_RUMP_MAX)
-		return E2BIG;
+		return virtif_own_error_(E2BIG);
 	if (num < 0)
-		return ENOENT; /* that of open("/dev/tap-1") */
+		return virtif_own_error_(ENOENT); /* that of open("/dev/tap-1") */
 	error = virtif_create(num);
-	if ((fd = virtif_open(num)) == -1) /* an owner may open, but not create: the errno of open(2) tells more */
-		return error && errno == ENOENT && error != EEXIST ? error : errno;
+	own = virtif_own_;
+	if ((fd = virtif_open(num)) == -1) {
+		if (error == 0 || errno != ENOENT || error == EEXIST)
+			return errno; /* an owner may open, but not create: the errno of open(2) tells more */
+		virtif_own_ = own;
+		return error;
+	}
 	virtif_kept_[num] = fd + 1;
 	return 0;
 }
 
-/* Return the sentence of this user's last refused command, "ok" if there was none. */
+/*
+ * Return why the last failed call of this thread has failed: the sentence of last_error if virtfs refused it, or the
+ * text of strerror(3). The next refused command of the same user replaces the sentence of virtfs.
+ */
 static inline const char *
 virtif_error(void)
 {
-#ifdef __cplusplus
-	static thread_local char text[1024];
-#else
-	static _Thread_local char text[1024];
-#endif
+	VIRTIF_THREAD_ char text[1024];
 	char path[PATH_MAX];
 	ssize_t size = -1;
 	int fd;
 
+	if (virtif_own_)
+		return strerror(virtif_own_);
 	if (virtif_path_(path, "last_error", 0) == 0 && (fd = open(path, O_RDONLY | O_CLOEXEC)) != -1) {
 		size = read(fd, text, sizeof(text) - 1);
 		(void)close(fd);

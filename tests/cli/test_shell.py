@@ -380,7 +380,7 @@ def test_a_file_in_the_mount_is_refused_with_the_reason(who: list[str]) -> None:
         "made: name another directory; virtfs shell keeps yours if -- stands before the command\n",
     )
     done = run([*who, *SHELL, "sh", "-c", f'cd /; {" ".join(VIRTFS)} ls --svg "$VIRTFS/class.svg"'])
-    assert done.stderr.endswith("class.svg\": Operation not permitted: no file can be made in a virtfs mount\n")
+    assert done.stderr.endswith('class.svg": Operation not permitted: no file can be made in a virtfs mount\n')
 
 
 def test_what_a_server_left_in_the_systems_run_is_not_touched() -> None:

@@ -50,3 +50,17 @@ def test_a_lent_tap_is_attached_through_dev_net_tun_and_comes_back(mount: Mount,
         assert port.recv(timeout=PATIENCE) == frame(61)
     with v.lend(), fails(errno.EBUSY, "virt3"):
         v.lend()
+
+
+def test_a_tap_soon_after_a_reader_of_rx(mount: Mount, v: virtfs.Virt, wire: int) -> None:
+    """The kernel does not tell the server that the FIFO was closed, so the server looks again before it refuses."""
+    for _ in range(3):
+        with v.rx() as port:
+            v.wait("reader", timeout=PATIENCE)
+            with fails(errno.EBUSY, "virt3/fd: another program is reading virt3"):
+                v.tap()
+            mount.root.call(programs.send, wire, [frame(60)])
+            assert port.recv(timeout=PATIENCE) == frame(60)
+        with v.tap():
+            pass
+        until_back(v)

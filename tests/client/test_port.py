@@ -111,10 +111,37 @@ def test_opens_that_are_refused(v: virtfs.Virt) -> None:
     for again in (v.open, v.stream):
         with v.open("r"), fails(errno.EBUSY, r"virt3 is already open for reading \(exclusive read; see clients\)"):
             again("r")
+    with v.stream("r"), fails(errno.EBUSY, "virt3/hex: virt3 is already open for reading"):
+        v.hex("r")
     with pytest.raises(FileNotFoundError, match=r"No such file"):
         virtfs.Port(v.path / "nothing")
     with pytest.raises(ValueError, match=r"mode 'q'"):
         v.open("q")  # type: ignore[arg-type]
+
+
+def test_an_open_does_not_get_the_sentence_of_another_error(net: virtfs.Mount, v: virtfs.Virt) -> None:
+    """While a program has the tap, virtfs refuses `rx` itself, although the FIFO is not in the mount."""
+    refused_value = "virt3/mtu: .* is outside the range"
+    with v.tap():
+        for file, open_it in (("frame", v.open), ("rx", v.rx)):
+            with fails(errno.ERANGE, refused_value):
+                v.mtu = 1
+            with fails(errno.EBUSY, f"virt3/{file}: process .* has the tap"):
+                open_it()
+            assert net.last_error.startswith(f"virt3/{file}: process ")
+
+
+def test_rx_waits_while_the_interface_is_down(v: virtfs.Virt, host: Callable[..., None]) -> None:
+    with v.rx() as port:
+        v.up = False
+        with pytest.raises(TimeoutError):
+            port.recv(timeout=0)
+        v.up = True
+        host(frame(60))
+        assert port.recv(timeout=PATIENCE) == frame(60)
+        v.destroy()
+        with fails(errno.ENXIO, "virt3/rx"):
+            port.recv(timeout=PATIENCE)
 
 
 def test_a_port_can_be_polled_and_closed(v: virtfs.Virt, host: Callable[..., None]) -> None:

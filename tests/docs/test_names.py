@@ -167,6 +167,14 @@ def test_links_lead_somewhere(document: str) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("document", [*DOCUMENTS, "examples/README.md"])
+def test_a_shell_of_virtfs_finds_the_paths_of_its_command(document: str) -> None:
+    """The command is found from the caller's directory. Its arguments are not, unless `--` keeps that directory."""
+    commands = re.findall(r"virtfs shell ([^`\n]+)", (ROOT / document).read_text())
+    lost = [line for line in commands for word in line.split()[1:] if re.match(r"[\w.-]+/", word)]
+    assert [line for line in lost if not line.startswith(("-", "sh -c"))] == []
+
+
 def anchors(path: Path) -> set[str]:
     """Return the anchors that a forge generates from the headings, and those that the document sets itself."""
     text = _FENCED.sub("", path.read_text())

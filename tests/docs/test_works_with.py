@@ -268,7 +268,7 @@ def test_a_container(host: Mount) -> None:
 
 @_SLOW
 def test_scapy(host: Mount) -> None:
-    command = _LINES["scapy"].replace("examples/", f"{ROOT}/examples/").replace("python3", sys.executable)
+    command = _LINES["scapy"].replace("examples/", f"{ROOT}/examples/").replace(".venv/bin/python", sys.executable)
     output = host.sh(f"echo 'print(wire.desc)' | {command}", seconds=60)
     assert "10.0.3.1 is at" in output
     assert "echo-reply" in output

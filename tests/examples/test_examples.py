@@ -15,6 +15,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_many_hosts(elsewhere: Place) -> None:
+    """Another mount may have interfaces."""
+    elsewhere.ip("tuntap add tap2 mode tap")
     running = elsewhere.start(
         sys.executable,
         str(EXAMPLES / "many_hosts.py"),
@@ -27,12 +29,12 @@ def test_many_hosts(elsewhere: Place) -> None:
     assert (running.returncode, complaint) == (0, "")
     lines = [line.split() for line in output.splitlines()]
     assert [line[:3] for line in lines] == [
-        ["virt1", "answers", "10.7.1.2:"],
-        ["virt2", "answers", "10.7.2.2:"],
+        ["virt0", "answers", "10.7.1.2:"],
+        ["virt1", "answers", "10.7.2.2:"],
         ["virt3", "answers", "10.7.3.2:"],
     ]
     assert all(int(line[3]) >= 4 for line in lines)  # an ARP request, three echo requests, or more
-    assert (elsewhere.mounts(), elsewhere.links()) == ([], ["lo"])
+    assert (elsewhere.mounts(), elsewhere.links()) == ([], ["lo", "tap2"])
 
 
 @pytest.mark.parametrize("named", ["argument", "environment"])

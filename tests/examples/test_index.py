@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-BUILT = {"c/lwip", "c/responder"}  # by c/Makefile
+BUILT = {"c/lwip", "c/responder", "c/stream"}  # by c/Makefile
 FILES = {
     str(path.relative_to(EXAMPLES)): path
     for path in EXAMPLES.rglob("*")

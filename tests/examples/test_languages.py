@@ -1,5 +1,6 @@
 """The examples in other languages are built without a warning, and do what their head comments say."""
 
+import errno
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from harness import compiled
 from harness.places import DIR, finished
+from harness.process import fails
 from harness.serving import Mount, Virt
 from harness.waiting import PATIENCE, until
 
@@ -150,8 +152,10 @@ def test_the_functions_of_the_header(mount: Mount, tmp_path: Path) -> None:
         "virtif_create(3): EEXIST",
         '"create 3 up": "virt3" already exists',
         "virtif_create(-1): EINVAL",
+        "Invalid argument",
         "write: 60",
         "rump_pub_virtif_create(3): EBUSY",
+        "virt3/frame: virt3 is already open for reading (exclusive read; see clients)",
         "rump_pub_virtif_create(3): 0",
         "rump_pub_virtif_create(3): EBUSY",
         "write: 60",
@@ -163,9 +167,34 @@ def test_the_functions_of_the_header(mount: Mount, tmp_path: Path) -> None:
         "virtif_destroy(3): ENXIO",
         "virtif_destroy(-1): EINVAL",
         "virtif_open(3): ENOENT",
+        "No such file or directory",
+        "rump_pub_virtif_create(-1): ENOENT",
+        "No such file or directory",
         "virtif_create(3): ENOENT",
         "no virtfs is mounted",
     ]
+
+
+def test_the_reason_for_a_user_who_may_not_create(mount: Mount, tmp_path: Path) -> None:
+    """Permission is denied by the kernel. The last error of the user is about an earlier command."""
+    source = tmp_path / "create.c"
+    source.write_text(
+        '#include "virtif.h"\nint main(void) { return virtif_create(3) && puts(virtif_error()) == EOF; }\n'
+    )
+    program = Path(mount.sh("mktemp -d /tmp/virtif.XXXXXX").strip()) / "create"
+    try:
+        command = ["gcc", *compiled.CFLAGS, "-I", str(EXAMPLES / "c"), "-o", str(program), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        program.parent.chmod(0o755)
+        mount.ctl("create 7 up owner nobody")
+        with fails(errno.ERANGE):
+            user = mount.process(65534)
+            user.call(Path(f"{DIR}/virt7/mtu").write_text, "1")
+        created = mount.start(str(program), uid=65534, stdout=subprocess.PIPE)
+        assert finished(created)[0] == "Permission denied\n"
+    finally:
+        shutil.rmtree(program.parent)
 
 
 def test_the_header_for_a_user(mount: Mount, tmp_path: Path) -> None:

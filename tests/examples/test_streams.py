@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from harness import compiled
 from harness.places import DIR, finished
 from harness.serving import Mount, Virt, frame
 from harness.waiting import until, until_it_waits
@@ -46,6 +47,23 @@ def test_capture_of_all_with_a_filter(virt: Virt) -> None:
     assert line.strip().startswith(f"{virt.name} > {virt.read('tap/address')}")
     assert "Who has 10.5.0.2?" in line
     interrupted(virt.mount, watcher)
+
+
+def test_an_echo_over_stream(virt: Virt, tmp_path: Path) -> None:
+    """stream.c sends each frame back to its sender, in order, and ends when the interface goes down."""
+    program = str(compiled.example("stream", tmp_path))
+    echo = virt.mount.start(program, f"{DIR}/{virt.name}", stderr=PIPE)
+    until(lambda: "stream" in virt.read("clients"), "it has opened stream")
+    sent = [frame(60 + number, number) for number in range(100)]
+    virt.listen()
+    virt.host_sends(*sent, frame(1514, 101))
+    address = bytes.fromhex(virt.read("address").replace(":", ""))
+    for one in (*sent, frame(1514, 101)):
+        assert virt.host_gets() == one[6:12] + address + one[12:]
+    virt.set("down")
+    assert finished(echo)[1] == f"stream: {DIR}/{virt.name}: Host is down\n"
+    echo = virt.mount.start(program, DIR, stderr=PIPE)
+    assert finished(echo)[1] == f"stream: {DIR}: No such file or directory\n"
 
 
 def interrupted(mount: Mount, watcher: subprocess.Popen[str]) -> str:

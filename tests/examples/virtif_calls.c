@@ -25,9 +25,11 @@ main(void)
 	say("virtif_create(3)", virtif_create(3));
 	puts(virtif_error());
 	say("virtif_create(-1)", virtif_create(-1));
+	puts(virtif_error());
 	fd = virtif_open(3);
 	printf("write: %zd\n", write(fd, frame, sizeof(frame)));
 	say("rump_pub_virtif_create(3)", rump_pub_virtif_create(3));
+	puts(virtif_error());
 	close(fd);
 	say("rump_pub_virtif_create(3)", rump_pub_virtif_create(3));
 	say("rump_pub_virtif_create(3)", rump_pub_virtif_create(3));
@@ -40,6 +42,9 @@ main(void)
 	say("virtif_destroy(3)", virtif_destroy(3));
 	say("virtif_destroy(-1)", virtif_destroy(-1));
 	say("virtif_open(3)", virtif_open(3) == -1 ? errno : 0);
+	puts(virtif_error());
+	say("rump_pub_virtif_create(-1)", rump_pub_virtif_create(-1));
+	puts(virtif_error());
 	setenv("VIRTFS", "/nowhere", 1);
 	say("virtif_create(3)", virtif_create(3));
 	puts(virtif_error());

@@ -34,6 +34,36 @@ def counts(bench: Bench) -> tuple[int, int]:
 
 
 @in_trio
+async def test_a_reader_stays_when_the_interface_goes_down() -> None:
+    """The FIFO is full then. Its reader gets no end of the file, and gets frames when the interface is up again."""
+    with wire() as bench:
+        fifo = OnePacket()
+        feed = Feed(bench.wire, cast(Fifo, fifo), busy=lambda: False)
+        async with trio.open_nursery() as nursery:
+            feed.look(start_in(nursery))
+
+            async def host_sends(number: int) -> None:
+                bench.tap.host_send(frame(number, 60))
+                for listener in bench.wire.listeners:
+                    listener()
+                await trio.testing.wait_all_tasks_blocked()
+
+            await trio.testing.wait_all_tasks_blocked()
+            await host_sends(1)
+            await host_sends(2)
+            bench.down()
+            for number in (1, 2):
+                assert os.read(fifo.reader, MINIMUM) == frame(number, 60)
+                await trio.testing.wait_all_tasks_blocked()
+            assert feed.fed
+            bench.up()
+            await host_sends(3)
+            assert os.read(fifo.reader, MINIMUM) == frame(3, 60)
+            nursery.cancel_scope.cancel()
+        os.close(fifo.reader)
+
+
+@in_trio
 async def test_a_frame_for_a_closed_fifo_is_dropped() -> None:
     """The first frame fills the FIFO. The second one is too long, and the third one waits for space."""
     with wire() as bench:

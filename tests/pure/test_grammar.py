@@ -125,6 +125,22 @@ def test_verbs(line: str, action: Action) -> None:
 
 # --- refused lines and their error sentences
 
+
+@pytest.mark.parametrize(
+    ("line", "noun", "sentence"),
+    [
+        ("virt3 strict", VIRT, 'unknown verb "virt3": leave out the name, since this file is about one interface'),
+        ("bridge0 up", BRIDGE, 'unknown verb "bridge0": leave out the name, since this file is about one bridge'),
+        ("bridge0 up", VIRT, 'unknown verb "bridge0": the file help lists the verbs'),
+        ("up virt3", VIRT, 'unknown verb "virt3": the file help lists the verbs'),
+        ("virtual", VIRT, 'unknown verb "virtual": the file help lists the verbs'),
+    ],
+)
+def test_a_name_in_the_own_ctl(line: str, noun: Noun, sentence: str) -> None:
+    with pytest.raises(VirtError, match=re.escape(sentence)):
+        parse_verbs(line, noun)
+
+
 NAMED = "an interface is named N or virtN, a bridge bridgeN"
 BRIDGE_LINE = "a line that changes a bridge begins with bridgeN"
 SUCH = "an impairment such as delay 20ms or loss 1%"

@@ -279,7 +279,7 @@ def test_last_error_can_be_read_by_a_user_who_has_reached_a_limit(alone: Callabl
     Virt(mount, 3, f"up owner {ALICE}")
     for flags, path, number, said in (
         (os.O_RDONLY | os.O_DIRECTORY, ".", errno.ENOBUFS, "no memory for 4096 more bytes of opens"),
-        (os.O_RDONLY, "events", errno.ENOBUFS, "no memory for 4096 more bytes of opens"),
+        (os.O_RDONLY, "events", errno.ENOBUFS, "events: no memory for 4096 more bytes of opens"),
     ):
         alice = mount.process(ALICE)
         assert alice.call(programs.holds_opens, path, flags, 1000)[1] == number

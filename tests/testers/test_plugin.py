@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from harness import compiled
 from harness.places import Place
 from harness.waiting import until
 
@@ -147,13 +148,14 @@ def test_two_workers_without_root(pytester: pytest.Pytester) -> None:
     pages = {f"test_page_{number}": block for number, block in enumerate(python_blocks("doc/testing.md"))}
     (pages["test_readme"],) = (block for block in python_blocks("README.md") if "lab" in block)
     pytester.makepyfile(test_fixtures=_FIXTURES, test_failing=_FAILING, **pages)
+    compiled.example("responder", pytester.path)  # the page has its test
     run = "python -m pytest -q -n2 --dist=loadfile --virtfs-captures=kept --junit-xml=report.xml -p no:cacheprovider"
     left = "grep -c fuse.virtfs /proc/self/mountinfo; ip -brief link | wc -l; pgrep -fc '[v]irtfs mount'"
     script = f"{run} --rootdir=. . {ROOT}/examples/pytest; {left}; cd $VIRTFS; umount -l .; {left}"
     result = pytester.run(
         *_USER, *_VIRTFS, "shell", "--", "sh", "-c", script.replace("python", sys.executable, 1), timeout=170
     )
-    result.assert_outcomes(passed=21, failed=1)
+    result.assert_outcomes(passed=22, failed=1)
     before, *links_and_servers = result.outlines[-6:-3]
     assert int(before) == int(result.outlines[-3]) + 1, "only the mount of virtfs shell is left"
     assert links_and_servers == ["1", "0"]

@@ -2,10 +2,12 @@
 
 import os
 from errno import EBUSY, EMSGSIZE, ENETDOWN, ENOBUFS, EPERM
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 _ROOM = 65536  # bytes; a read that returns fewer has reached the end of a text
+_DEPTH = 3  # levels: a file such as virt3/wait/up is in the third directory from the mount point
 
 
 # The errors of an open or a frame that come from virtfs, which then sets last_error. Others, such as EACCES, can come
@@ -110,6 +112,33 @@ def explained(error: OSError, path: Path, top: Path) -> OSError:
 def told(error: OSError, path: Path) -> OSError:
     """Return the error of an open or a frame, with the text of last_error as its message if virtfs has set that.
 
-    path: a file in the directory of an interface.
+    path: a file of a mount.
     """
-    return explained(error, path, path.parent.parent) if error.errno in _TOLD else named(error, path)
+    return about(error, path) if error.errno in _TOLD else named(error, path)
+
+
+def about(error: OSError, path: Path) -> OSError:
+    """Return the error of a call on a stream, with the text of last_error as its message if that is about the stream.
+
+    path: a file of a mount. A sentence about a stream begins with its path, relative to the mount point.
+    """
+    absolute = path.absolute()
+    for top in islice(absolute.parents, _DEPTH):
+        try:
+            sentence = read_text(top / "last_error").removesuffix("\n")
+        except OSError:
+            continue
+        if sentence.startswith(str(absolute.relative_to(top))):
+            return OSError(error.errno, sentence, str(path))
+    return named(error, path)
+
+
+def open_stream(path: str, flags: int) -> int:
+    """Open a stream, as the opener of a FileIO. OSError: `strerror` is the text of last_error if virtfs refuses this.
+
+    FileIO adds O_CREAT and O_TRUNC to the flags, which an existing stream does not need.
+    """
+    try:
+        return os.open(path, flags & ~(os.O_CREAT | os.O_TRUNC))
+    except OSError as error:
+        raise told(error, Path(path)) from None

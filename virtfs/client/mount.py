@@ -14,7 +14,7 @@ from typing import Any, TypeVar, Unpack, cast
 from virtfs.client import lines
 from virtfs.client.bridge import Bridge
 from virtfs.client.events import Events
-from virtfs.client.folder import Folder, Missing
+from virtfs.client.folder import Folder, Missing, open_stream
 from virtfs.client.lines import BridgeVerbs, Impairment, VirtVerbs
 from virtfs.client.port import Opened
 from virtfs.client.values import Value
@@ -342,7 +342,7 @@ class Mount(Folder):
         ...     file.read(4).hex()
         '0a0d0d0a'
         """
-        return io.FileIO(self.path / "pcap", "r")
+        return io.FileIO(self.path / "pcap", "r", opener=open_stream)
 
     def status(self) -> dict[str, Any]:
         """Return the state of the whole mount: the object in status.json (virtfs(5), STATUS).

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from virtfs.client.folder import told
+
 _ROOM = 65536  # maximum length of an answer in bytes
 
 L = TypeVar("L", bound="Loan")
@@ -83,7 +85,10 @@ class Tap(Loan):
 
 def _connect(connection: socket.socket, path: Path) -> None:
     """Connect to a socket whose path may exceed the 107 bytes that fit in a socket address (unix(7))."""
-    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        raise told(error, path) from None
     try:
         connection.connect(f"/proc/self/fd/{fd}")
     except OSError as error:

@@ -4,10 +4,9 @@ import os
 import select
 from collections.abc import Iterable, Iterator
 from functools import partial
-from pathlib import Path
 
 from virtfs.client import waiting
-from virtfs.client.folder import explained
+from virtfs.client.folder import about
 from virtfs.client.port import Mode, Opened, flags_of
 from virtfs.core.framestream import PREFIX
 
@@ -25,12 +24,11 @@ class Stream(Opened):
     2
     """
 
-    __slots__ = ("_begun", "_top")
+    __slots__ = ("_begun",)
 
-    def __init__(self, path: "str | os.PathLike[str]", top: Path, mode: Mode = "rw") -> None:
-        """Open the file. top: the mount point. Errors: as for Port."""
+    def __init__(self, path: "str | os.PathLike[str]", mode: Mode = "rw") -> None:
+        """Open the file. Errors: as for Port."""
         super().__init__(path, flags_of(mode))
-        self._top = top
         self._begun = b""  # the first part of a record that has not been read completely
 
     def send(self, frames: Iterable[bytes]) -> None:
@@ -50,7 +48,7 @@ class Stream(Opened):
                 write = partial(os.write, self.fileno(), left)
                 left = left[waiting.repeat(write, self.fileno(), select.POLLOUT, self.path, None) :]
         except OSError as error:
-            raise explained(error, self.path, self._top) from None
+            raise about(error, self.path) from None
 
     def recv(self, timeout: float | None = None) -> list[bytes]:
         """Wait for frames, and return those that one read(2) delivers: at least one.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, Literal, Unpack
 
 from virtfs.client import lines, native, waiting
-from virtfs.client.folder import Folder, Missing, explained
+from virtfs.client.folder import Folder, Missing, about, open_stream
 from virtfs.client.lines import VirtVerbs
 from virtfs.client.port import Mode, Opened, Port, flags_of
 from virtfs.client.stream import Stream
@@ -286,12 +286,13 @@ class Virt(Folder):
         >>> with v.stream() as stream:
         ...     stream.send([frame, frame])
         """
-        return Stream(self.path / "stream", self.top, mode)
+        return Stream(self.path / "stream", mode)
 
     def rx(self) -> Port:
         """Open `rx`, to receive frames of up to 4096 bytes at the speed of a pipe.
 
-        The port can only receive, and its first frame may be a quarter of a second late.
+        The port can only receive, and its first frame may be a quarter of a second late. recv() goes on waiting while
+        the interface is down, and fails with ENXIO after it was destroyed. OSError: EBUSY, a program has the tap.
 
         >>> with v.rx() as port:
         ...     ping(v)
@@ -310,7 +311,7 @@ class Virt(Folder):
         True
         """
         flags_of(mode)
-        return io.FileIO(self.path / "hex", "r+" if mode == "rw" else mode, opener=_as_it_is)
+        return io.FileIO(self.path / "hex", "r+" if mode == "rw" else mode, opener=open_stream)
 
     def capture(self) -> io.FileIO:
         """Open a live capture as an unbuffered pcapng file. It contains all later frames in both directions.
@@ -321,7 +322,7 @@ class Virt(Folder):
         ...     file.read(4).hex()
         '0a0d0d0a'
         """
-        return io.FileIO(self.path / "pcap", "r")
+        return io.FileIO(self.path / "pcap", "r", opener=open_stream)
 
     def history(self) -> bytes:
         """Return the most recent frames, as many as fit in history_size, as a pcapng file.
@@ -353,7 +354,7 @@ class Virt(Folder):
                         piece = piece[os.write(inject.fileno(), piece) :]
                 os.fsync(inject.fileno())  # fails if the file is truncated
             except OSError as error:
-                raise explained(error, inject.path, self.top) from None
+                raise about(error, inject.path) from None
 
     def tap(self, vnet_hdr: bool = True) -> "native.Tap":
         """Borrow the descriptor of the tap itself, for native speed. close() gives it back.
@@ -380,8 +381,3 @@ class Virt(Folder):
         """
         with Opened(self.path / "wait" / condition, os.O_RDONLY) as file:
             waiting.read(file.fileno(), 16, file.path, timeout)
-
-
-def _as_it_is(path: str, flags: int) -> int:
-    """Open a stream without the flags O_CREAT and O_TRUNC that FileIO adds, because the stream already exists."""
-    return os.open(path, flags & ~(os.O_CREAT | os.O_TRUNC))

@@ -34,6 +34,7 @@ _CHECK = re.compile(r"[ \t]*check(?:[ \t]+|$)")
 _LIKE_A_HOSTS_BRIDGE = re.compile(r"br(?![a-z])|[a-z-]*br[0-9]|docker[0-9]")
 _LIKE_A_BRIDGE = re.compile(r"bridge[-+]?[0-9]")
 _NAMES = "an interface is named N or virtN, a bridge bridgeN"
+_OWN_NAMES: dict[Noun, re.Pattern[str]] = {VIRT: re.compile("virt[0-9]"), BRIDGE: _LIKE_A_BRIDGE}
 _LIKE_A_UNIT = re.compile(r"[-+]?[0-9]|virt|tap(?:[0-9]|$)")
 
 
@@ -140,7 +141,7 @@ def _parse_line(words: Words) -> Parsing[Command | None]:
 
 def parsing_verbs(line: str, noun: Noun = VIRT) -> Parsing[tuple[Action, ...]]:
     """Parse one line as parse_verbs() does, but pause after each verb."""
-    return _parse_actions(Words(line), noun)
+    return _parse_actions(Words(line), noun, own=True)
 
 
 def file_action(file: str, text: str) -> Action:
@@ -253,8 +254,14 @@ def _names_unit(word: str) -> bool:
     return verbs.find(VIRT, word) is None and _LIKE_A_UNIT.match(word) is not None
 
 
-def _parse_actions(words: Words, noun: Noun, *, makes: bool = False, named: bool = True) -> Parsing[tuple[Action, ...]]:
-    """Parse verbs. makes: whether the command is `create` or `ensure`. named: whether it names its target."""
+def _parse_actions(
+    words: Words, noun: Noun, *, makes: bool = False, named: bool = True, own: bool = False
+) -> Parsing[tuple[Action, ...]]:
+    """Parse verbs.
+
+    makes: whether the command is `create` or `ensure`. named: whether it names its target. own: whether the line is
+    from the own ctl of an interface or a bridge.
+    """
     actions: list[Action] = []
     # The last verb `bridge` of the line, unless `-bridge` follows it. A later `netns` is an error, because moving the
     # tap to another namespace takes the tap out of its bridge.
@@ -262,6 +269,8 @@ def _parse_actions(words: Words, noun: Noun, *, makes: bool = False, named: bool
     while (word := words.take()) is not None:
         verb = verbs.find(noun, word)
         if verb is None:
+            if own and not actions and (why := _hint_of_own(word, noun)):
+                raise VirtError(EINVAL, f"unknown verb {quoted(word)}{why}")
             raise VirtError(EINVAL, _unknown_verb(noun, word, words, actions, nameless=makes and not named))
         if len(actions) == VERBS_MAX:
             raise VirtError(
@@ -302,6 +311,12 @@ def _any_bridge(name: str) -> str:
     if not _LIKE_A_HOSTS_BRIDGE.match(name):
         return ""
     return f"; {quoted(f'virtN bridge {name}')} puts a tap into a bridge of the host"
+
+
+def _hint_of_own(word: str, noun: Noun) -> str:
+    """Return the end of an error message for the first word of a line of an own ctl if it is a name, else ""."""
+    kind = "bridge" if noun == BRIDGE else "interface"
+    return f": leave out the name, since this file is about one {kind}" if _OWN_NAMES[noun].match(word) else ""
 
 
 def _hint(word: str, words: Words) -> str:

@@ -258,6 +258,14 @@ class Fifos:
         for unit in self._next():
             self._check(unit)
 
+    async def is_read(self, interface: Interface) -> bool:
+        """Look now whether a program reads the FIFO of an interface, instead of trusting the last check."""
+        unit = interface.virt.unit
+        if (found := self._feeds.get(unit)) is None:
+            return False
+        self._check(unit)
+        return await found[1].settled()
+
     def _check(self, unit: Unit) -> None:
         interface, feed = self._feeds[unit]
         try:

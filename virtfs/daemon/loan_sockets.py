@@ -77,7 +77,10 @@ class LoanSockets:
             self._doors.move_to_end(virt.unit)
             return
         self.close(virt)
-        sock = listen(self.path(virt))
+        try:
+            sock = listen(self.path(virt))
+        except VirtError as refusal:
+            raise VirtError(refusal.errno, f"{virt.name}/fd: {refusal.strerror}") from refusal
         if len(self._doors) >= DOORS:
             _, oldest = self._doors.popitem(last=False)
             oldest.close()

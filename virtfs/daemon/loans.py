@@ -8,7 +8,7 @@ recreates the tap (Tap.make_again), and the copy becomes useless.
 import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -65,7 +65,11 @@ class Loan:
 
 
 class Loans:
-    """The taps that are lent to programs. lock: held while interfaces change."""
+    """The taps that are lent to programs.
+
+    has_cable: returns whether an interface has a cable. rx_is_read: looks whether a program reads the `rx` of an
+    interface. lock: held while interfaces change.
+    """
 
     def __init__(
         self,
@@ -73,12 +77,14 @@ class Loans:
         registry: Registry,
         follower: Follower,
         has_cable: Callable[[Interface], bool],
+        rx_is_read: Callable[[Interface], Awaitable[bool]],
         lock: trio.Lock,
     ) -> None:
         self._kernel = kernel
         self._registry = registry
         self._follower = follower
         self._has_cable = has_cable
+        self._rx_is_read = rx_is_read
         self._lock = lock
         self._all: dict[Interface, Loan] = {}
 
@@ -108,9 +114,10 @@ class Loans:
 
     async def _give(self, interface: Interface, request: Request, way: Given, holder: Holder, peer: Peer) -> Loan:
         async with self._lock:
+            rx = await self._rx_is_read(interface)
             self._check(interface, peer)
             seats, wire = interface.ports.frame.seats, interface.wire
-            seats.give(interface.virt.name, holder, interface.ports.opens, rx=wire.readers > seats.readers)
+            seats.give(interface.virt.name, holder, interface.ports.opens, rx=rx)
             wire.opened(coming=True)
             with trio.CancelScope(shield=True):
                 try:

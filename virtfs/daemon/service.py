@@ -138,7 +138,7 @@ class Daemon:
             limits,
             self.memory,
         )
-        self.loans = Loans(kernel, self.registry, self.follower, self.cables.has, lock)
+        self.loans = Loans(kernel, self.registry, self.follower, self.cables.has, fifos.is_read, lock)
         sockets = LoanSockets(fifos.directory, self.registry, self.loans, self.memory, self.errors.report, tasks.start)
         lifecycle = Lifecycle(
             kernel,

@@ -12,9 +12,9 @@ import select
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Literal, NamedTuple, NewType, Protocol
 
-from virtfs.core.errors import VirtError
+from virtfs.core.errors import VirtError, refused
 from virtfs.core.ids import User
-from virtfs.files.node import Node, Owner, Rights
+from virtfs.files.node import Node, Owner, Rights, virt_of
 from virtfs.forward.wire import HEADROOM
 
 Unique = NewType("Unique", int)  # the kernel's number for a request
@@ -353,6 +353,22 @@ class DeviceFile(Node):
         self.label = label
         self.opens = opens
         self.rights = rights
+
+    @property
+    def path(self) -> str:
+        """The path of the file, relative to the mount point."""
+        virt = virt_of(self.owner)
+        return f"{virt.name}/{self.label}" if virt is not None else self.label
+
+    def about(self, failure: OSError | MemoryError) -> VirtError:
+        """Return a failure as a VirtError whose sentence begins with the path of the file.
+
+        A program that reads last_error after a failure can so tell whether the sentence is about its file.
+        """
+        refusal = refused(failure)
+        if refusal.strerror.startswith(self.path):
+            return refusal
+        return VirtError(refusal.errno, f"{self.path}: {refusal.strerror}")
 
     def permissions(self) -> int:
         return self.rights.bits(self.owner.mode)

@@ -93,10 +93,13 @@ class Seats:
         with trio.move_on_after(PATIENCE):
             await self._back.wait()
 
-    def expect_no_holder(self, name: str) -> None:
-        """Raise VirtError EBUSY if a program has the tap. It is TapReturning if this program has ended."""
+    def expect_no_holder(self, name: str = "") -> None:
+        """Raise VirtError EBUSY if a program has the tap. It is TapReturning if this program has ended.
+
+        name: the interface or the file, for the error message.
+        """
         if self.holder is not None:
-            sentence = f"{name}: {self.holder} has the tap (see clients)"
+            sentence = f"{name and f'{name}: '}{self.holder} has the tap (see clients)"
             raise TapReturning(sentence, self) if self.holder.ended() else VirtError(errno.EBUSY, sentence)
 
     def take(self, name: str, exclusive: Exclusive, flags: int) -> None:
@@ -105,7 +108,7 @@ class Seats:
         name: the interface, for the error message.
         """
         if self.holder is not None and (reads(flags) or self.holder.alone):
-            self.expect_no_holder(name)
+            self.expect_no_holder()
         if exclusive != "none" and reads(flags) and self.readers:
             raise VirtError(errno.EBUSY, f"{name} is already open for reading (exclusive {exclusive}; see clients)")
         if exclusive == "both" and writes(flags) and self.writers:

@@ -13,15 +13,15 @@ class Rx(Symlink):
     While a program has the tap, following the link fails with EBUSY.
     """
 
-    __slots__ = ("_followed", "_name", "_seats")
+    __slots__ = ("_followed", "_seats", "_virt")
 
     def __init__(self, virt: Virt, target: str, seats: Seats, followed: Callable[[], None]) -> None:
         super().__init__(virt, target)
-        self._name = virt.name
+        self._virt = virt
         self._seats = seats
         self._followed = followed
 
     def follow(self) -> str:
-        self._seats.expect_no_holder(self._name)
+        self._seats.expect_no_holder(f"{self._virt.name}/rx")
         self._followed()
         return self.target

@@ -52,6 +52,14 @@ class Feed:
         """Whether the FIFO had a reader when look() was last called."""
         return self._fd >= 0
 
+    async def settled(self) -> bool:
+        """Wait until a feed whose reader has gone has ended. Return whether the FIFO has a reader."""
+        while self._fd >= 0 and not has_reader(self._fd):
+            if self._scope is not None:
+                self._scope.cancel()
+            await trio.lowlevel.checkpoint()
+        return self.fed
+
     def stop(self) -> None:
         """End the feed and remove the FIFO. Called when the interface is removed."""
         if self._scope is not None:
@@ -92,7 +100,7 @@ class Feed:
                     wire.want()
                     await self._news.wait()
                     break
-                counted, passed = wire.counted, False
+                counted, passed, waited = wire.counted, False, False
                 try:
                     if taken <= PACKET:
                         packet = room[HEADROOM : HEADROOM + taken]
@@ -100,10 +108,13 @@ class Feed:
                             write(fd, packet)
                         except BlockingIOError:  # the FIFO is full
                             await _put(fd, packet)
+                            waited = True
                         passed = True
                 finally:
                     if counted and not passed:
                         wire.disown(taken)
+                if waited:
+                    break  # meanwhile the interface may be down, or another program may read frames
             else:
                 await trio.lowlevel.checkpoint()
 

@@ -24,7 +24,6 @@ import trio
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.files.device import DeviceHandle, ParkedRead, Unique
-from virtfs.files.node import virt_of
 from virtfs.forward.tapwatch import TapWatch
 from virtfs.forward.tasks import Start, Task
 from virtfs.fuse import protocol as p
@@ -74,7 +73,8 @@ class Channel:
     pair: the channel's end of the socket pair; libfuse has the other end. The caller closes fuse and pair.
     longest: the size of the largest message that the pair carries, in bytes.
     reports: applies the reports of the kernel before a request for a name, an attribute or a text is answered.
-    report: called with the error and the user when an open fails, a frame is refused or a write is too long.
+    report: called with the error and the user when an open or a readlink fails, a frame is refused or a write is too
+    long.
     watch: its look() serves the readers of taps that have become readable.
     idle: lets the channel sleep outside trio. A test that runs in the same trio loop as the channel must pass None.
     answers: sends messages to the kernel.
@@ -104,7 +104,7 @@ class Channel:
         self._later = Later(self.answers, handles, report, self._turns)
         self.pair = Pair(pair, longest, self.answers, self._turns, handles.memory)
         self.attributes = Attributes(inodes, self.answers)
-        lookups = Lookups(self.answers, inodes, handles, self.attributes, reports, self._later)
+        lookups = Lookups(self.answers, inodes, handles, self.attributes, reports, self._later, report)
         self._answerers = Answerers(
             self.answers,
             handles,
@@ -359,9 +359,7 @@ class Channel:
         """Report the refusal of a frame. Other files report their errors themselves, with the place in the data."""
         handle = self._handles.devices.get(fh)
         if handle is not None and handle.messages and isinstance(error, VirtError):
-            virt = virt_of(handle.node.owner)
-            where = f"{virt.name}/" if virt is not None else ""
-            self._report(VirtError(error.errno, f"{where}{handle.node.label}: {error.strerror}"), handle.user)
+            self._report(handle.node.about(error), handle.user)
 
     # The end
 

@@ -4,7 +4,7 @@ import errno
 from collections.abc import Callable
 from functools import partial
 
-from virtfs.core.errors import VirtError, refused
+from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.files.device import DeviceFile, DeviceHandle, FixedHandle, PollId, Unique
 from virtfs.files.text import TextHandle
@@ -54,14 +54,13 @@ class Devices:
                 if isinstance(opened, DeviceHandle):
                     self._opened(unique, opened)
                 else:
-                    work = partial(self._later.open, unique, thread, opened, user, self._opened)
+                    work = partial(self._later.open, unique, thread, node, opened, user, self._opened)
                     self._later.start(work, name=f"opening {node.label}")
             except BaseException:
                 self._handles.closed(user)
                 raise
         except (OSError, MemoryError) as failure:
-            refusal = refused(failure)
-            self._report(refusal, user)
+            self._report(refusal := node.about(failure), user)
             raise refusal from failure
         return True
 

@@ -15,7 +15,7 @@ import trio
 from virtfs.core.errors import VirtError, refused
 from virtfs.core.ids import User
 from virtfs.core.memory import REQUEST, Kind
-from virtfs.files.device import DeviceHandle, Unique
+from virtfs.files.device import DeviceFile, DeviceHandle, Unique
 from virtfs.files.text import TextHandle
 from virtfs.forward.slices import give_way
 from virtfs.forward.tasks import Start
@@ -143,6 +143,7 @@ class Later:
         self,
         unique: Unique,
         thread: int,
+        node: DeviceFile,
         opening: Awaitable[DeviceHandle],
         user: User,
         opened: Callable[[Unique, DeviceHandle], None],
@@ -163,7 +164,7 @@ class Later:
                 user,
                 work,
                 interrupted=lambda: self._answers.fail(unique, errno.EINTR),
-                failed=lambda failure: self._report(refused(failure), user),
+                failed=lambda failure: self._report(node.about(failure), user),
             )
         finally:
             if not done:

@@ -2,9 +2,11 @@
 
 import errno
 import os
+from collections.abc import Callable
 
 from virtfs.core.bytestext import to_text
-from virtfs.core.errors import VirtError
+from virtfs.core.errors import VirtError, refused
+from virtfs.core.ids import User
 from virtfs.files.node import Directory, Node, Symlink
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
@@ -17,7 +19,8 @@ from virtfs.fuse.request import Request
 class Lookups:
     """Answers requests for names and attributes.
 
-    later: defers an answer until `reports` is up to date.
+    later: defers an answer until `reports` is up to date. report: called with the error and the user when a link cannot
+    be followed.
     """
 
     def __init__(
@@ -28,6 +31,7 @@ class Lookups:
         attributes: Attributes,
         reports: Reports,
         later: Later,
+        report: Callable[[VirtError, User], None],
     ) -> None:
         self._answers = answers
         self._inodes = inodes
@@ -35,6 +39,7 @@ class Lookups:
         self._reports = reports
         self._later = later
         self._attributes = attributes
+        self._report = report
 
     def find(self, inode: int) -> Node | None:
         """Return a node, or None if the file has been removed."""
@@ -84,5 +89,11 @@ class Lookups:
         node = self.node(request.inode)
         if not isinstance(node, Symlink):
             raise VirtError(errno.EINVAL, "the file is not a symbolic link")
-        self._answers.answer(request.unique, os.fsencode(node.follow()))
+        try:
+            target = node.follow()
+        except (OSError, MemoryError) as failure:
+            # The caller is probably about to open the target, so this is a refused open.
+            self._report(refusal := refused(failure), request.user_and_process)
+            raise refusal from failure
+        self._answers.answer(request.unique, os.fsencode(target))
         return True

@@ -128,7 +128,7 @@ async def test_a_change_leaves_what_waits() -> None:
 
 @in_trio
 async def test_what_is_lost_is_told() -> None:
-    async with impaired(Impairment(loss=Share(50), seed=3, limit=10, delay=20 * MS)) as way:
+    async with impaired(Impairment(loss=Share(50), seed=3, limit=10, delay=20_000 * MS)) as way:
         for _ in range(100):
             way.way.push(b"frame")
         lost = way.counts.lost

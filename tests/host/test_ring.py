@@ -25,7 +25,7 @@ from virtfs.host.ring import PacketRing, Size
 from virtfs.host.tap import Tap
 from virtfs.host.tap_protocol import NO_HEADER
 
-SIZE = Size(block=32 << 10, blocks=8, wait=1)
+SIZE = Size(block=32 << 10, blocks=64, wait=1)  # enough for 64 ms in which nobody reads
 LASTING = Size(block=4096, blocks=4, wait=60_000)  # long enough that only full blocks are handed over
 WAYS = {INBOUND: "in", OUTBOUND: "out"}
 

@@ -1,10 +1,12 @@
 """Several users at one channel: the requests of one do not stand between another and the channel."""
 
 import errno
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable
 from time import monotonic_ns
+from typing import Any
 
 import pytest
 import trio
@@ -17,6 +19,7 @@ from virtfs.forward.wire import HEADROOM
 from virtfs.fuse import protocol as p
 from virtfs.fuse import turns
 from virtfs.fuse.inodes_handles import Handles
+from virtfs.fuse.turns import Got
 
 ALICE, BOB = 1000, 1001
 MS = 1_000_000
@@ -159,9 +162,6 @@ async def test_the_slow_plane_gets_one_request_of_a_user_at_a_time() -> None:
         assert not bench.channel._turns.elsewhere
 
 
-Got = tuple[int | None, int, int, int]  # what Turns.next() is told: the next request, and requests already answered
-
-
 class Clocked:
     """Turns on a fake clock. read: called for each read of /dev/fuse, with the arguments of turns.Read."""
 
@@ -180,26 +180,26 @@ class Clocked:
         message, length = self.turns.next(self._read, self.room, lambda *request: False, self.now + 2 * MS)
         return None if length is None else p.fuse_in_header.unpack_from(message)[2]
 
+    def nothing(self) -> Got:
+        return Got(None, empty=self.now)
+
     def arrive(self, unique: int, uid: int) -> Got:
         body = p.fuse_write_in.pack(1, 0, 4, 0, 0, 0, 0) + b"data"
         message = request(p.FUSE_WRITE, unique, 2, body, uid)
         self.room[: len(message)] = message
-        return len(message), 0, 0, 0
-
-
-NOTHING: Got = None, 0, 0, 0
+        return Got(len(message))
 
 
 def test_a_user_who_is_left_alone_is_served_as_one_user_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """While there are several users, a frame takes several times as long."""
     pending: list[int] = []
-    clocked = Clocked(monkeypatch, lambda *_: clocked.arrive(pending.pop(), ALICE) if pending else NOTHING)
+    clocked = Clocked(monkeypatch, lambda *_: clocked.arrive(pending.pop(), ALICE) if pending else clocked.nothing())
     these = clocked.turns
-    for _ in range(3):
-        clocked.now += turns.CALM
+    for _ in range(30):
+        clocked.now += turns.CALM // 10
         pending.append(2)
-        assert clocked.next() == 2
-        assert clocked.next() is None
+        while these.crowded and clocked.next() is not None:
+            pass
     assert (these.crowded, these.alone) == (False, ALICE)
     these.meet(ALICE, p.FUSE_WRITE)
     assert (these.crowded, these.alone) == (False, ALICE)
@@ -219,7 +219,7 @@ def test_the_compiled_loop_serves_the_user_who_takes_precedence(monkeypatch: pyt
         answered = busy and uid == ALICE
         clocked.now += 1_000 + 5_000 * answered
         length = clocked.arrive(*pending.popleft())[0] if pending else None
-        return length, answered, 5_000 * answered, clocked.now
+        return Got(length, answered, 5_000 * answered, clocked.now, clocked.now if length is None else 0)
 
     clocked = Clocked(monkeypatch, read)
     for unique in range(2, 42, 2):  # this shows how soon Alice sends the next request
@@ -240,12 +240,68 @@ def test_the_compiled_loop_serves_the_user_who_takes_precedence(monkeypatch: pyt
     assert 5_000 * asked.count(ALICE) > 50 * 200_000, "she is given more time than he: he has more requests waiting"
 
 
+@in_trio
+async def test_the_channel_sleeps_while_slow_requests_are_queued() -> None:
+    async with channel() as bench:
+        inode, calls, of_turns = bench.inodes.number(bench.root), 0, bench.channel._turns
+        next_ = of_turns.next
+
+        def counted(*given: Any) -> tuple[memoryview, int | None]:
+            nonlocal calls
+            calls += 1
+            return next_(*given)
+
+        of_turns.next = counted  # type: ignore[method-assign,assignment]
+        bench.send(request(p.FUSE_STATFS, 2, inode, b"", BOB))
+        for unique in range(100, 140, 2):
+            bench.send(request(p.FUSE_STATFS, unique, inode, b"", ALICE))
+        assert len(await bench.forwarded()) == 2
+        await trio.sleep(2 * turns.LAPSE / 1e9)
+        assert calls < 200, "the queued requests wait for an answer, which does not come"
+        await bench.refuse_all()
+
+
+@in_trio
+async def test_taps_are_looked_at_between_short_bursts() -> None:
+    """The requests of all calls of the compiled loop count, not only those of one call."""
+    async with channel() as bench:
+        given = []
+
+        class Loop:
+            """In place of the compiled loop: answers three requests in each call."""
+
+            requests = spent = ended = empty = 0
+
+            def answer(self, uid: int, looks: int, again: int, left: int, until: int) -> tuple[None, int, int]:
+                given.append(left)
+                return None, 0, max(left - 3, 0)
+
+        bench.channel._loop = Loop()  # type: ignore[assignment]
+        for _ in range(12):
+            bench.channel._read(ALICE, False, 0)
+        assert given == [32, 29, 26, 23, 20, 17, 14, 11, 8, 5, 2, 32]
+
+
+def test_one_user_who_never_pauses_is_served_as_one_user_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if /dev/fuse is never found empty."""
+    uniques = itertools.count(2, 2)
+    clocked = Clocked(monkeypatch, lambda *_: clocked.arrive(next(uniques), ALICE))
+    clocked.turns._share.spend(BOB, 1000 * MS, 0)  # so that her requests are answered without being queued
+    for _ in range(30):
+        if not clocked.turns.crowded:
+            break
+        clocked.now += turns.CALM // 10
+        clocked.next()
+        clocked.turns.spent(MS, clocked.now)
+    assert (clocked.turns.crowded, clocked.turns.alone) == (False, ALICE)
+
+
 def test_the_compiled_loop_waits_for_requests_only_while_nobody_else_has_any(monkeypatch: pytest.MonkeyPatch) -> None:
     waits = []
 
     def read(uid: int, polls: bool, until: int) -> Got:
         waits.append(polls)
-        return NOTHING if len(waits) > 3 else clocked.arrive(len(waits), BOB)
+        return clocked.nothing() if len(waits) > 3 else clocked.arrive(len(waits), BOB)
 
     clocked = Clocked(monkeypatch, read)
     clocked.turns.spent(1_000, 0)
@@ -259,7 +315,7 @@ def test_the_compiled_loop_waits_for_requests_only_while_nobody_else_has_any(mon
 @in_trio
 async def test_work_of_other_tasks_is_charged_while_the_channel_waits() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        clocked = Clocked(patch, lambda *_: NOTHING)
+        clocked = Clocked(patch, lambda *_: clocked.nothing())
         these, (wakes, wake) = clocked.turns, os.pipe()
 
         async def script() -> None:

@@ -134,11 +134,10 @@ class FairShare(Generic[K]):
         return first
 
     def first(self, waiting: Collection[K], empty: int) -> tuple[K | None, int]:
-        """Return the user whose request is to be answered next, and the time in ns that this user leads by.
+        """Return the user to serve next and that user's lead, in ns.
 
-        This is the user with the lowest account of those who have a request waiting or are likely to have sent one
-        since the server last looked for requests and found none, which was at the time `empty`. The lead is the time
-        that can be spent on this user before another of them takes precedence, at most GONE.
+        Candidates have a request waiting, or have probably sent one since `empty`, when the server last found none. The
+        user has the lowest account of them. The lead is the distance to the next one's account, at most GONE.
         """
         first, lowest, second = None, 0, 0
         for user, account in self._accounts.items():
@@ -159,7 +158,7 @@ class FairShare(Generic[K]):
         return not any([account.used < used for account in self._accounts.values()])  # noqa: C419 (three times as fast)
 
     def served(self, user: K, requests: int, time: int, now: int) -> None:
-        """Charge a user for `time` ns of work on some requests that had no others waiting before them.
+        """Charge a user for `time` ns spent on `requests` requests that never waited in a queue.
 
         now: when the last request ended.
         """
@@ -182,7 +181,7 @@ class FairShare(Generic[K]):
 
 
 def _held_for(account: _Account, cost: int, now: int) -> bool:
-    """Return whether to hold another user's request, because the user of `account` has a request or will soon.
+    """Return whether to hold another user's request, because the user of `account` will probably send one soon.
 
     This user must have no request waiting.
     cost: the expected time of the other user's request. If it is less than the cycle of this user (the time from one

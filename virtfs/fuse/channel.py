@@ -44,14 +44,13 @@ from virtfs.fuse.signals import ends_calls, until_it_ends
 from virtfs.fuse.split_calls import write_piece
 from virtfs.fuse.texts import Texts
 from virtfs.fuse.trace import device_of
-from virtfs.fuse.turns import NOBODY, SHORT_TURN, Turns
+from virtfs.fuse.turns import NOBODY, SHORT_TURN, Got, Turns
 
 log = logging.getLogger(__name__)
 
 LOOKS = 50  # maximum number of polls of /dev/fuse before waiting
-# If a sched_yield(2) between two polls takes longer than LONG ns, another program computes on this processor. Then each
-# yield costs a whole time slice, while a program that sleeps gets the processor as soon as it is woken. So the channel
-# does not poll for REST times as long as that yield took.
+# While another program computes on this processor, each sched_yield(2) costs a time slice. A program that sleeps is
+# woken at once. So after a yield longer than LONG ns, do not poll for REST times its length.
 LONG, REST = 200_000, 20
 TURN = 2_000_000  # maximum time in ns that the channel polls and answers before it yields to other tasks
 EACH = 32  # number of requests after which the channel looks at the taps of waiting readers
@@ -122,6 +121,7 @@ class Channel:
         self._data = self._room  # the request that is being answered: in _room, or in a queue of _turns
         self._out = bytearray(p.LONGEST_REQUEST)
         self._reply = memoryview(self._out)
+        self._left = EACH  # as `left` in run(), while there are several users
         self._loop = None
         if (compiled := plain_loop()) is not None:
             self._loop = compiled(
@@ -254,14 +254,16 @@ class Channel:
             elif hot:
                 looks = LOOKS
 
-    def _read(self, uid: int, polls: bool, until: int) -> tuple[int | None, int, int, int]:
-        """Read a request, as Turns.next() wants it."""
+    def _read(self, uid: int, polls: bool, until: int) -> Got:
+        """Read a request; see turns.Read."""
         loop = self._loop
         if loop is None or uid == NOBODY:
-            return self.answers.device.readinto(self._room), 0, 0, 0
+            length = self.answers.device.readinto(self._room)
+            return Got(length, empty=monotonic_ns() if length is None else 0)
         looks = LOOKS if polls else 0
-        length, _, _ = loop.answer(uid, looks, looks, EACH, until)
-        return length, loop.requests, loop.spent, loop.ended
+        length, _, left = loop.answer(uid, looks, looks, self._left, until)
+        self._left = left or EACH
+        return Got(length, loop.requests, loop.spent, loop.ended, loop.empty)
 
     def _start_task(self, work: Task, /, *, name: str) -> None:
         self._start(work, name=name)

@@ -80,13 +80,13 @@ cdef class PlainLoop:
     cdef list handles  # the open file of each flow, or None
     cdef Flow[FLOWS] flows
     cdef int64_t clock  # when /dev/fuse was last read
-    cdef bint working  # whether a request was answered since then
+    cdef bint working  # whether the request answered last is not yet in `spent`
     # Until when not to poll: see channel.LONG
     cdef readonly int64_t contended
     cdef int64_t long, rest
     # About the last call of `answer`: the number of requests answered, the time in ns that they took (without the time
-    # between an answer and the next request), and when the last of them ended.
-    cdef readonly int64_t requests, spent, ended
+    # between an answer and the next request), when the last of them ended, and when /dev/fuse was last empty, or 0.
+    cdef readonly int64_t requests, spent, ended, empty
 
     def __init__(self, int fuse, bytearray room, bytearray reply, dict devices, fail, ssize_t large, int64_t long,
                  int64_t rest, due, int each):
@@ -98,7 +98,7 @@ cdef class PlainLoop:
     def answer(self, int64_t uid, int looks, int again, int left, int64_t turn):
         """Answer plain requests of one user until the time `turn`. Return (length, looks, left).
 
-        looks: how often to poll /dev/fuse while it is empty. again: the same after an answer. left: the number of requests
+        looks: how often to poll /dev/fuse while it is empty. again: the same after each answer. left: the number of requests
         before the next call of `due`. length: that of a request in `room`, which the caller must answer, or None.
         OSError: reading /dev/fuse failed.
         """
@@ -120,7 +120,7 @@ cdef class PlainLoop:
                        int64_t turn) except? -1:
         cdef ssize_t length
         cdef int64_t before, yielded
-        self.requests, self.spent, self.working = 0, 0, False
+        self.requests, self.spent, self.empty, self.working = 0, 0, 0, False
         with nogil:
             while True:
                 if not left[0]:
@@ -132,6 +132,8 @@ cdef class PlainLoop:
                 if length < 0 and errno != EAGAIN:
                     return -errno
                 before, self.clock = self.clock, now()
+                if length < 0:
+                    self.empty = self.clock
                 if self.working:
                     self.spent, self.ended, self.working = self.spent + self.clock - before, self.clock, False
                 if length >= 0:

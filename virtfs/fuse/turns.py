@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from errno import EINTR
 from time import monotonic_ns
+from typing import NamedTuple
 
 import trio
 
@@ -40,8 +41,24 @@ _OF_NOBODY = frozenset((p.FUSE_INTERRUPT, p.FUSE_FORGET, p.FUSE_BATCH_FORGET, p.
 _RELEASES = frozenset((p.FUSE_RELEASE, p.FUSE_RELEASEDIR))
 
 
-# Reads a request from /dev/fuse. May first answer requests of one user until a time; see Turns.next.
-Read = Callable[[int, bool, int], tuple[int | None, int, int, int]]
+class Got(NamedTuple):
+    """What a Read returns.
+
+    length: that of a request that is to be answered, or None. requests: number of requests already answered. spent: the
+    time in ns that they took. ended: when the last of them ended. empty: when /dev/fuse was last found empty, or 0 if
+    it was not. All times are in ns (monotonic_ns).
+    """
+
+    length: int | None
+    requests: int = 0
+    spent: int = 0
+    ended: int = 0
+    empty: int = 0
+
+
+# Answers plain requests of a user (or of NOBODY) until a time, and returns the first other request from /dev/fuse. The
+# arguments are the uid, whether to wait for further requests of this user, and the time in ns (monotonic_ns).
+Read = Callable[[int, bool, int], Got]
 # One of: a request, in an array at least as long as request_head, and its length; the number of a write request to
 # continue; the event that lets a script run its next line.
 _Message = tuple[bytearray, int] | Unique | trio.Event
@@ -68,6 +85,7 @@ class Turns:
         self._begun: dict[int, int] = {}  # when each user's latest request to the slow plane began
         self._held = False  # whether next() held back all requests
         self._wake = trio.CancelScope()
+        self._ended = False  # whether an event has ended the wait that began last
         self._continued: Unique | trio.Event | None = None
         self._empty = 0  # when /dev/fuse was last found empty
         self._look = 0  # when to check next whether there are still several users
@@ -89,18 +107,24 @@ class Turns:
         """Wait until next() may return another result.
 
         A request on /dev/fuse, an answer by another task, or a newly queued write or script ends the wait. If requests
-        are queued, the wait lasts at most LAPSE ns.
+        are queued, the wait lasts at most LAPSE ns. Other tasks that work on requests run first, and their time is
+        charged.
         """
-        if self._held or self._elsewhere:
-            began = monotonic_ns()
+        if self._held or (self.crowded and self._elsewhere):
+            began, self._ended = monotonic_ns(), False
             await trio.lowlevel.checkpoint()
             self.spent_elsewhere(monotonic_ns() - began)
-            if self._held or self.waiting:
+            if self._held or self._ended:
                 return
         with trio.CancelScope() as self._wake:
             if self._queues:
                 self._wake.deadline = trio.current_time() + LAPSE / 1e9
             await trio.lowlevel.wait_readable(fuse)
+
+    def _end_wait(self) -> None:
+        """End wait(), or the next wait if that has not begun."""
+        self._ended = True
+        self._wake.cancel()
 
     @property
     def elsewhere(self) -> bool:
@@ -134,16 +158,17 @@ class Turns:
         """Return the request to answer now, and its length. The length is None if no request is to be answered now.
 
         The result is valid until the next call.
-        read: reads a request from /dev/fuse into `room` and returns its length, or None if there is none. It may first
-        answer requests of one user: it is called with the uid of the user who takes precedence, or NOBODY; whether to
-        wait for that user's next requests; and the time in ns to return at. It also returns how many requests it has
-        answered, the time in ns that this took, and when the last one ended.
+        read: first answers plain requests of one user until a time, then reads another request into `room`; see Read.
         is_slow: returns whether another task answers a request; its arguments are those of Answerers.slow().
-        turn: when to let other tasks run, in ns.
+        turn: when to return at the latest, in ns (monotonic_ns).
         OSError: reading /dev/fuse failed.
         """
         now = monotonic_ns()
-        polls = self._held or (not self.waiting and not self._elsewhere)
+        if now > self._look:
+            self._look_around(now)
+            if not self.crowded:
+                return room, None
+        polls = not self._elsewhere and (self._held or not self.waiting)
         self._held = False
         if self._elsewhere:
             turn = min(turn, now + SHORT_TURN)
@@ -151,13 +176,14 @@ class Turns:
             waiting = {uid for uid, _ in self._queues}
             first, lead = self._share.first(waiting, self._empty)
             favoured = NOBODY if first is None or first in waiting else first
-            length, answered, spent, ended = read(favoured, polls, min(turn, now + lead) if waiting else turn)
-            if answered and first is not None:
+            length, requests, spent, ended, empty = read(favoured, polls, min(turn, now + lead) if waiting else turn)
+            if requests and first is not None:
                 self._share.arrive(first, now, self._empty)
-                self._share.served(first, answered, spent, ended)
+                self._share.served(first, requests, spent, ended)
+            if requests or polls:
                 now = monotonic_ns()
+            self._empty = max(self._empty, empty)
             if length is None:
-                self._empty = now
                 break
             _, opcode, unique, inode, uid, _, _, _, _ = p.fuse_in_header.unpack_from(room)
             if length < p.BODY or opcode in _OF_NOBODY:
@@ -198,7 +224,7 @@ class Turns:
             self._share, self.alone = FairShare(), NOBODY
         self._share.arrive(uid, now, now)
         self._queues.setdefault((uid, False), deque()).append(unique)
-        self._wake.cancel()
+        self._end_wait()
 
     async def turn(self, user: User) -> None:
         """Wait for a user's turn to run the next line of a script, which is a write of several lines to ctl.
@@ -212,7 +238,7 @@ class Turns:
         now = monotonic_ns()
         self._share.arrive(user.uid, now, now)
         self._queues.setdefault((user.uid, False), deque()).append(event)
-        self._wake.cancel()
+        self._end_wait()
         await event.wait()
 
     def continued(self) -> Unique | trio.Event | None:
@@ -295,7 +321,7 @@ class Turns:
                 self._begun.pop(uid, None)
         if self.crowded:
             self._share.end(uid, monotonic_ns())
-            self._wake.cancel()
+            self._end_wait()
 
     # Requests that have not begun
 
@@ -348,4 +374,4 @@ class Turns:
                     message.set()
                 elif isinstance(message, tuple):
                     self._fail(Unique(p.fuse_in_header.unpack_from(message[0])[2]), error)
-        self.crowded, self.alone = False, NOBODY
+        self.crowded, self.alone, self._held = False, NOBODY, False

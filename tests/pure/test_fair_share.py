@@ -72,6 +72,13 @@ def test_a_user_who_sends_now_and_then_costs_the_other_little(cost: int) -> None
     assert beside > 0.85 * alone
 
 
+@pytest.mark.parametrize("pause", [20_000, 60_000, 120_000])
+def test_long_requests_are_not_held_for_ever_for_short_ones(pause: int) -> None:
+    (alone,) = serve([User(MS, 10_000)])
+    _, beside = serve([User(7_000, pause), User(MS, 10_000)])
+    assert beside > 0.12 * alone
+
+
 def test_users_of_one_kind_get_the_same() -> None:
     few, many = serve([User(20_000, 2_000, 4), User(20_000, 2_000, 40)])
     assert few == pytest.approx(many, rel=0.1)

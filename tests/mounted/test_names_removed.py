@@ -65,6 +65,34 @@ def test_a_destroyed_interface_is_gone_at_the_next_call(mount: Mount, held: bool
         holder.close()
 
 
+def until_it_fails(call: Callable[..., object], arguments: tuple[object, ...]) -> int:
+    """Repeat a call until it fails, and return the errno. Run in another process."""
+    try:
+        while True:
+            call(*arguments)
+    except OSError as error:
+        assert error.errno is not None
+        return error.errno
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [(os.chown, (1001, 1001)), (os.utime, ()), (os.stat, ()), (os.listdir, ())],
+    ids=["chown", "utime", "stat", "listdir"],
+)
+def test_calls_while_an_interface_is_destroyed(
+    mount: Mount, call: Callable[..., object], arguments: tuple[object, ...]
+) -> None:
+    for _ in range(5):
+        mount.ctl("create 3")
+        program = mount.process()
+        program.call(call, V, *arguments)
+        pending = program.begin(until_it_fails, call, (V, *arguments))
+        mount.ctl("destroy 3")
+        assert pending.result() == errno.ENOENT
+        program.close()
+
+
 def test_an_interface_that_is_created_again_shows_at_once(mount: Mount) -> None:
     root = mount.root
     for number in range(5):

@@ -122,6 +122,8 @@ class Names(pyfuse3.Operations):
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
         """Apply chmod(2) and chown(2), as the verbs mode, owner and group do. Ignore other changes, as sysfs does."""
+        if self._shown.removed.walked_to(inode, ctx.pid):
+            raise pyfuse3.FUSEError(errno.ESTALE)  # the kernel sends no GETATTR before it
         node = self._inodes.node(inode)
         if node is None:
             raise pyfuse3.FUSEError(errno.ENXIO)

@@ -5,12 +5,13 @@ at the next system call, and an interface created under the same name must be fo
 
 - When a directory is removed, the kernel is made to forget its attributes (Answers.forget_attributes).
 - A system call with a path through the directory, or to it, needs these attributes, if only to check the rights to
-  search the directory (fs/fuse/dir.c fuse_permission). So the kernel sends a GETATTR.
+  search the directory (fs/fuse/dir.c fuse_permission). So the kernel sends a GETATTR. Only chown(2) and
+  utimensat(2) of the directory itself send a SETATTR at once.
 - The answer is ESTALE. The kernel then walks the whole path again with LOOKUP_REVAL, and looks up every name, cached
   or not (fs/namei.c filename_lookup and path_openat, fs/fuse/dir.c fuse_dentry_revalidate).
 
 A second walk does not help if the path begins inside the directory (working directory, descriptor or bind mount).
-Therefore the second GETATTR of the same thread gets the same answer as it would without this module.
+Therefore the second request of the same thread gets the same answer as it would without this module.
 """
 
 from time import monotonic
@@ -33,7 +34,7 @@ class Removed:
         self._directories.setdefault(inode, (now, set()))
 
     def walked_to(self, inode: int, thread: int) -> bool:
-        """Return whether a GETATTR must be answered with ESTALE, so that the kernel walks the path again.
+        """Return whether a GETATTR or SETATTR must be answered with ESTALE, so that the kernel walks the path again.
 
         thread: the caller. All callers that the server cannot see have the id 0.
         """

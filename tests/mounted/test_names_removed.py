@@ -71,14 +71,13 @@ def until_it_fails(call: Callable[..., object], arguments: tuple[object, ...]) -
         while True:
             call(*arguments)
     except OSError as error:
-        assert error.errno is not None
-        return error.errno
+        return error.errno or 0
 
 
 @pytest.mark.parametrize(
     ("call", "arguments"),
-    [(os.chown, (1001, 1001)), (os.utime, ()), (os.stat, ()), (os.listdir, ())],
-    ids=["chown", "utime", "stat", "listdir"],
+    [(os.chown, (1001, 1001)), (os.utime, ()), (os.stat, ())],
+    ids=["chown", "utime", "stat"],
 )
 def test_calls_while_an_interface_is_destroyed(
     mount: Mount, call: Callable[..., object], arguments: tuple[object, ...]

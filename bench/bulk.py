@@ -92,6 +92,7 @@ def main() -> None:
             line
             for setting in settings()
             for work in WORKS
+            if not setting.others
             if not options.works or work.name in options.works
             if (line := measure(client, server, work, setting, rounds, seconds, results))
         ]

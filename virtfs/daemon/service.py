@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -304,8 +304,11 @@ class _Mount:
 
         _follow_changes() repeats a save that fails, or that a name server delays.
         """
-        with suppress(Exception), trio.move_on_after(AGAIN):
-            await self._daemon.state.keep()
+        with trio.move_on_after(AGAIN):
+            try:
+                await self._daemon.state.keep()
+            except Exception:
+                log.exception("cannot save the state")
 
     async def _follow_changes(self) -> None:
         """After each change, wake the pollers of text files, and save changes made by other programs.

@@ -206,8 +206,6 @@ class Turns:
         uid = self._share.choose(users, now)
         if uid is None:
             self._held = bool(users)
-            if now > self._look:
-                self._look_around(now)
             return room, None
         self.user = uid
         message = self._pop((uid, (uid, False) not in self._queues))

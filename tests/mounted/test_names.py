@@ -31,6 +31,24 @@ def test_a_new_owner_shows_at_once(mount: Mount) -> None:
     assert stat.S_IMODE(root.call(os.stat, f"{DIR}/virt3/frame").st_mode) == 0o640
 
 
+def test_a_new_owner_shows_in_a_directory_just_looked_up(mount: Mount) -> None:
+    """Even if the kernel looked the directory up for the first time a moment ago."""
+    mount.ctl("\n".join(f"create {unit}" for unit in range(3, 13)))
+    found = mount.root.call(_owners_after_a_change, [f"virt{unit}" for unit in range(3, 13)])
+    assert found == [1001] * 10
+
+
+def _owners_after_a_change(names: list[str]) -> list[int]:
+    owners = []
+    for name in names:
+        with open(f"{DIR}/ctl", "wb", buffering=0) as ctl:
+            stats = os.open(f"{DIR}/{name}/stats", os.O_PATH)
+            ctl.write(f"{name} owner 1001\n".encode())
+            owners.append(os.fstat(stats).st_uid)
+            os.close(stats)
+    return owners
+
+
 def test_the_links_of_the_root_directory_are_counted(mount: Mount) -> None:
     def links() -> int:
         return int(mount.root.call(os.stat, DIR).st_nlink)

@@ -31,8 +31,9 @@ FOR_GOOD = 1 << 24
 # How long the kernel may keep the attributes of a directory, and the name of one that can be removed, in ns.
 MOMENT = 20_000_000
 # How long the kernel may keep the attributes of a directory that it has looked up, in ns. It needs them to resolve the
-# rest of the path. A notification has no effect until the kernel has made an inode for the answer, so this must be
-# short. After a READDIRPLUS, virtfs repeats the notification (Lasting.again), so MOMENT applies.
+# rest of the path. After a change, virtfs makes the kernel forget them. But that has no effect until the kernel has
+# made an inode for the answer, so this must be short. After a READDIRPLUS, virtfs repeats the notification
+# (Lasting.again), so MOMENT applies.
 WALK = 4_000_000
 # How long the kernel may keep the attributes of a file, in ns. A program that reads a directory looks at each of its
 # files within this time, even on a busy machine.
@@ -111,10 +112,9 @@ class Attributes:
         if directory.steady or name in directory.fixed:
             seconds = FOR_GOOD
             if isinstance(node, Directory):
-                valid = WALK
-                if user is not None and node.links:
+                if node.links:
                     self._keep(node)
-                    valid = MOMENT
+                    valid = WALK if user is None else MOMENT
             elif user is not None and node.lasting and self._send(node, fields):
                 valid = KEPT
         elif isinstance(node, Directory):

@@ -1,8 +1,8 @@
-"""A search for leaks: create and destroy an interface many times. python bench/churn.py [--pairs N], as root.
+"""A search for leaks: create and destroy interfaces many times. python bench/churn.py [--pairs N], as root.
 
-Prints the daemon's descriptors and resident memory at intervals, and exits with status 1 if either grows. The garbage
-collector makes memory vary by about 2 MiB. Therefore the lowest value of the second half is compared with the lowest of
-the first half, not counting the first SETTLED pairs, in which bounded buffers fill.
+GROUP interfaces exist together. Prints the daemon's descriptors and resident memory at intervals, and exits with status
+1 if either grows. The garbage collector makes memory vary by about 2 MiB. Therefore the lowest value of the second half
+is compared with the lowest of the first half, not counting the first SETTLED pairs, in which bounded buffers fill.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from results import Results
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 STEPS = 10
+GROUP = 80  # interfaces that exist together, as in a laboratory
 LOOKS = 10  # readings of the memory in each step, of which the lowest counts
 SETTLED = 2_000  # pairs after which caches and the 4096 lines kept for `events` have reached their full size
 ENOUGH = 5_000  # the fewest pairs from which a growth of memory can be judged
@@ -39,9 +40,12 @@ def memory(pid: int) -> int:
 
 def churn(ctl: Path, pairs: int) -> None:
     with open(ctl, "wb", buffering=0) as commands:
-        for _ in range(pairs):
-            commands.write(b"create 5 up\n")
-            commands.write(b"destroy 5\n")
+        for first in range(0, pairs, GROUP):
+            group = range(1, min(GROUP, pairs - first) + 1)
+            for unit in group:
+                commands.write(b"create %d up\n" % unit)
+            for unit in group:
+                commands.write(b"destroy %d\n" % unit)
 
 
 def step(server: Server, before: int, pairs: int) -> Use:

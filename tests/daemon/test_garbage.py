@@ -1,4 +1,4 @@
-"""When the garbage collector runs."""
+"""What the garbage collector examines, and when."""
 
 import gc
 
@@ -8,58 +8,51 @@ from harness.in_trio import in_trio
 from harness.waiting import PATIENCE
 
 from virtfs.daemon import garbage
-from virtfs.daemon.garbage import MANY, Garbage
+from virtfs.daemon.garbage import FILES, INTERFACE, MANY, Garbage
+from virtfs.files.node import Directory
+
+from .bench import daemon
 
 
 @pytest.fixture
-def collected(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    calls: list[str] = []
-    monkeypatch.setattr(gc, "collect", lambda: calls.append("collect"))
-    return calls
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    made: list[str] = []
+    monkeypatch.setattr(gc, "collect", lambda generation=2: made.append(f"collect {generation}"))
+    monkeypatch.setattr(gc, "freeze", lambda: made.append("freeze"))
+    return made
 
 
-def test_many_destroyed_interfaces_are_collected_when_others_are_made(collected: list[str]) -> None:
+def test_growth_is_exempted_but_not_young_garbage(calls: list[str]) -> None:
     one = Garbage()
-    for _ in range(MANY - 1):
-        one.destroyed()
-    one.made(1)
-    assert collected == []
-    one.destroyed()
-    assert collected == []
-    one.made(2)
-    one.made(3)
-    assert collected == ["collect"]
-
-
-def test_the_more_exist_the_more_must_be_destroyed(collected: list[str]) -> None:
-    one = Garbage()
-    for _ in range(MANY):
-        one.destroyed()
-    one.made(5 * MANY)
-    assert collected == []
-    one.made(4 * MANY)
-    assert collected == ["collect"]
+    one.grown(MANY - 1)
+    assert calls == []
+    one.grown(1)
+    assert calls == ["collect 1", "freeze"]
+    one.grown(MANY - 1)
+    assert calls == ["collect 1", "freeze"]
 
 
 @in_trio
-async def test_the_rest_is_collected_once_in_a_while(collected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_garbage_is_collected_once_in_a_while(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(garbage, "WHILE", 0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Garbage().run)
         with trio.fail_after(PATIENCE):
-            while not collected:
+            while len(calls) < 2:
                 await trio.sleep(0)
         nursery.cancel_scope.cancel()
+    assert calls[:2] == ["collect 2", "freeze"]
 
 
-def test_growth_is_exempted_from_collection(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
-    monkeypatch.setattr(gc, "collect", lambda generation: calls.append(f"collect {generation}"))
-    monkeypatch.setattr(gc, "freeze", lambda: calls.append("freeze"))
-    one = Garbage()
-    for number in range(1, 2 * MANY):
-        one.made(number)
-    assert calls == ["collect 1", "freeze"]
-    one.destroyed()
-    one.made(2 * MANY)
-    assert calls == ["collect 1", "freeze"], "garbage of destroyed interfaces must not be exempted"
+@in_trio
+async def test_interfaces_and_their_files_are_exempted(calls: list[str]) -> None:
+    async with daemon() as bench:
+        many = MANY // INTERFACE + 1
+        await bench.say("".join(f"create {unit}\n" for unit in range(many)))
+        assert calls.count("freeze") == 1
+        for unit in range(MANY // FILES + 1):
+            directory = bench.daemon.root.children[f"virt{unit}"]
+            assert isinstance(directory, Directory)
+            assert directory.children
+        assert calls.count("freeze") == 2
+        assert "collect 2" not in calls

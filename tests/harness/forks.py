@@ -192,11 +192,12 @@ def start(
 
 def _virtfs(*words: str) -> int:
     faulthandler.register(signal.SIGUSR1)  # show the stacks on standard error
-    from harness import blocking, kill_points
+    from harness import blocking, freed, kill_points
     from virtfs.cli import main
 
     kill_points.install()
     blocking.watch()
+    freed.watch()
     sys.argv = ["virtfs", *words]
     return main.main()
 
@@ -216,7 +217,14 @@ def _agent(*words: str) -> int:
     return 0
 
 
-_USED = ("harness.blocking", "harness.kill_points", "harness.agent", "virtfs.cli.main", "virtfs.cli.serving")
+_USED = (
+    "harness.blocking",
+    "harness.freed",
+    "harness.kill_points",
+    "harness.agent",
+    "virtfs.cli.main",
+    "virtfs.cli.serving",
+)
 PROGRAMS: dict[str, Callable[..., int]] = {"virtfs": _virtfs, "lacking": _lacking, "agent": _agent}
 
 

@@ -20,6 +20,17 @@ class VirtError(OSError):
         super().__init__(errno, one_line(sentence))
 
 
+def forget_frames(failure: BaseException | None) -> None:
+    """Let go of the frames that an error has passed. Call this once the error is answered.
+
+    A frame may refer to the error, in a local variable. Only the garbage collector would free the two, with everything
+    else in the frames: the user's data, interfaces that have been destroyed.
+    """
+    while failure is not None and failure.__traceback__ is not None:
+        failure.__traceback__ = None
+        failure = failure.__cause__ or failure.__context__
+
+
 def refused(failure: OSError | MemoryError) -> VirtError:
     """Convert a failure to a VirtError. A VirtError is returned unchanged."""
     if isinstance(failure, VirtError):

@@ -115,7 +115,7 @@ class Reader:
         self._trim()
         self._end = self._begin
         self._broken = VirtError(error.errno, f"byte {self._offset}: {error.strerror}")
-        return self._broken
+        return VirtError(error.errno, self._broken.strerror)  # a copy: self._broken must not refer to a traceback
 
     def finish(self) -> None:
         """Check that the file may end here.

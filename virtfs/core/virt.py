@@ -248,6 +248,9 @@ class Virt:
     def destroy(self) -> None:
         """Record that the interface is destroyed. ValueError: the interface is already in state DESTROYED."""
         self._step("destroy", host=self._unplugged())
+        # The listeners refer to the interface. Without them, it is freed as soon as nothing else refers to it.
+        self.listeners.clear()
+        self.line_listeners.clear()
 
     def _unplugged(self) -> HostEnd:
         """Return the host's end as it is without its tap."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from virtfs.core.bridge import Bridge
-from virtfs.core.errors import VirtError
+from virtfs.core.errors import VirtError, forget_frames
 from virtfs.core.grammar import Action, Command
 from virtfs.core.ids import BridgeName, User
 from virtfs.daemon.bridge_calls import attach, change, predict, release, renew
@@ -217,6 +217,7 @@ class Bridges:
                 log.error("cannot release %s: %s", managed.bridge.name, refusal.strerror)
                 sentence = f"cannot release {managed.bridge.name}: {refusal.strerror}"
                 first = first or VirtError(refusal.errno or errno.EIO, sentence)
+                forget_frames(refusal)
         return first
 
 

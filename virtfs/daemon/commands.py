@@ -70,7 +70,7 @@ class Commands:
         events: Events,
     ) -> None:
         """lock: held while interfaces change. start: runs a task until the mount ends."""
-        self.tree = Tree(self, reports, errors)
+        self.tree = Tree(self, reports, errors, lifecycle.files_made)
         self.lines = LineRunner(
             kernel,
             registry,

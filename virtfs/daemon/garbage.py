@@ -3,12 +3,12 @@
 A full collection examines all objects. It takes 0.5 ms for each interface, during which the server answers no requests.
 Python starts a full collection whenever the number of objects has grown by a quarter. This happens several times while
 a script creates interfaces, although creating them makes no garbage. Most garbage is young, and collecting only young
-objects takes 1 to 2 ms with the thresholds below. So this module starts a full collection only when an interface is
-created after many have been destroyed, and every WHILE seconds for the remaining garbage.
+objects takes 1 to 2 ms with the thresholds below. So this module starts a full collection only every WHILE seconds.
 
-While interfaces are only created, they are exempted from collection, MANY at a time. A full collection then examines
-only newer objects: 6 ms instead of 100 ms after 1000 interfaces were created. A destroyed interface is still freed,
-because it leaves less than one object in a reference cycle.
+Nothing that a user can make in numbers may wait for that: interfaces and open files are freed by reference counting.
+Destroying or closing them breaks their reference cycles (Virt.destroy, Wire.close, CaptureHandle.release). So they can
+be exempted from collection, which happens each time MANY objects have been made for them, and a full collection
+examines only the few objects that are newer.
 """
 
 import gc
@@ -16,8 +16,9 @@ import gc
 import trio
 
 _YOUNG, _MIDDLE, _NEVER = 700, 2, 1_000_000  # see gc.set_threshold()
-MANY = 64  # minimum number of destroyed interfaces for a full collection
-WHILE = 3600  # seconds between two periodic full collections
+INTERFACE, FILES = 110, 730  # the number of objects of an interface, and of its files once a program has looked at them
+MANY = 2_000
+WHILE = 3600  # seconds between two full collections
 
 
 def settle() -> None:
@@ -27,28 +28,28 @@ def settle() -> None:
 
 
 class Garbage:
-    """Decides when to start a full collection."""
+    """Decides what the garbage collector examines, and when."""
 
     def __init__(self) -> None:
-        self._destroyed = 0
-        self._made = 0
+        self._new = 0
 
-    def destroyed(self) -> None:
-        """Count a destroyed interface. This collects no garbage, so that destroying many interfaces is fast."""
-        self._destroyed += 1
+    def grown(self, objects: int) -> None:
+        """Record that objects have been made that reference counting frees. Exempt them from collection now and then.
 
-    def made(self, number: int) -> None:
-        """Record a new interface. Collect garbage if many have been destroyed. number: how many interfaces exist."""
-        self._made += 1
-        if not self._made % MANY and not self._destroyed:
+        objects: roughly how many.
+        """
+        self._new += objects
+        if self._new >= MANY:
             gc.collect(1)  # young garbage must not be exempted
-            gc.freeze()
-        if self._destroyed >= max(MANY, number // 4):
-            self._destroyed = 0
-            gc.collect()
+            self._exempt()
 
     async def run(self) -> None:
         """Collect garbage every WHILE seconds, until cancelled."""
         while True:
             await trio.sleep(WHILE)
             gc.collect()
+            self._exempt()
+
+    def _exempt(self) -> None:
+        gc.freeze()
+        self._new = 0

@@ -21,7 +21,7 @@ from virtfs.daemon.cables import Cables
 from virtfs.daemon.drops import Drops
 from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.follow import Follower
-from virtfs.daemon.garbage import Garbage
+from virtfs.daemon.garbage import FILES, INTERFACE, Garbage
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.loan_sockets import LoanSockets
@@ -76,7 +76,7 @@ class Lifecycle:
 
         root: the directory of the mount point. pcap: the capture of all interfaces. lock: held while interfaces
         change. report: sets a user's last_error. start: runs a task until the mount ends.
-        garbage: collects the objects of destroyed interfaces.
+        garbage: exempts the objects of interfaces from garbage collection.
         """
         self._kernel = kernel
         self._registry = registry
@@ -140,7 +140,7 @@ class Lifecycle:
                 await self._kernel.close_taps([tap])
             raise
         self._registry.add(interface)
-        self._garbage.made(len(self._registry))
+        self._garbage.grown(INTERFACE)
         self._root.add(names(interface.ports))
         try:
             await self._follower.reported()
@@ -154,6 +154,10 @@ class Lifecycle:
             raise
         self._events.emit("create", interface.virt.name)
         return interface
+
+    def files_made(self) -> None:
+        """Record that the files of an interface have been made, because a program looks at them for the first time."""
+        self._garbage.grown(FILES)
 
     async def _open(self, unit: Unit, netns: str) -> tuple[Tap, Found]:
         return await self._kernel.call(open_tap, self._kernel.open_tap, self._kernel.links, unit, netns)
@@ -267,7 +271,6 @@ class Lifecycle:
             if nsid is None and not found and not (virt.persist and keep):
                 self._bridge_follower.leave(index, interface.tap)
             self._retired.append((virt.name, interface.tap, not stays))
-            self._garbage.destroyed()
 
     async def reap(self) -> None:
         """Remove the taps of retired interfaces.

@@ -27,8 +27,38 @@ log = logging.getLogger(__name__)
 PATIENCE = 5  # maximum number of seconds to make a cable's own socket; other commands have to wait
 
 
+class Reports:
+    """Reports what happens to the connection of a cable: in the log, and as events. virt: the name of its interface."""
+
+    def __init__(self, virt: str, name: SocketName, events: Events) -> None:
+        self._virt = virt
+        self._name = name
+        self._events = events
+        self._logged = ""
+
+    def connected(self, peer: str) -> None:
+        """Report a new connection. peer: the address of a TCP peer, or ""."""
+        log.info("%s: connected to %s%s", self._virt, self._name, f", peer {peer}" if peer else "")
+        self._logged = ""
+        self._events.emit("connect", self._virt, socket=self._name)
+
+    def disconnected(self, reason: VirtError | None) -> None:
+        """Report the end of a connection. reason: the error that ended it, or None if the cable was removed."""
+        if reason is not None:
+            log.warning("%s: disconnected from %s: %s", self._virt, self._name, reason.strerror)
+        number = 0 if reason is None else reason.errno
+        self._events.emit("disconnect", self._virt, socket=self._name, errno=errno.errorcode.get(number, number))
+
+    def cannot_connect(self, reason: VirtError) -> None:
+        """Report a failed attempt to connect, unless the last attempt failed for the same reason."""
+        if reason.strerror != self._logged:
+            self._logged = reason.strerror
+            log.warning("%s: %s; trying again", self._virt, reason.strerror)
+            self._events.changed()
+
+
 class Plugged:
-    """One cable, with its interface. Its methods report what happens to the connection."""
+    """One cable, with its interface."""
 
     def __init__(
         self,
@@ -42,35 +72,11 @@ class Plugged:
         self.interface = interface
         self.name = name
         self.own = own
-        self.cable = SocketCable(interface.wire, name, own, room, self)
+        self.cable = SocketCable(interface.wire, name, own, room, Reports(interface.virt.name, name, events))
         self.removing = trio.Lock()
-        self._events = events
-        self._logged = ""
         actions = (Action("impair", (impairments,)),) if impairments else ()
         # The command that would recreate the cable. A cable never changes.
         self.line = format_command(Command("cable", interface.virt.unit, actions, name))
-
-    def connected(self, peer: str) -> None:
-        """Report a new connection. peer: the address of a TCP peer, or ""."""
-        virt = self.interface.virt.name
-        log.info("%s: connected to %s%s", virt, self.name, f", peer {peer}" if peer else "")
-        self._logged = ""
-        self._events.emit("connect", virt, socket=self.name)
-
-    def disconnected(self, reason: VirtError | None) -> None:
-        """Report the end of a connection. reason: the error that ended it, or None if the cable was removed."""
-        virt = self.interface.virt.name
-        if reason is not None:
-            log.warning("%s: disconnected from %s: %s", virt, self.name, reason.strerror)
-        number = 0 if reason is None else reason.errno
-        self._events.emit("disconnect", virt, socket=self.name, errno=errno.errorcode.get(number, number))
-
-    def cannot_connect(self, reason: VirtError) -> None:
-        """Report a failed attempt to connect, unless the last attempt failed for the same reason."""
-        if reason.strerror != self._logged:
-            self._logged = reason.strerror
-            log.warning("%s: %s; trying again", self.interface.virt.name, reason.strerror)
-            self._events.changed()
 
     def describe(self) -> dict[str, object]:
         """Return the object `socket` of status.json (core.status)."""
@@ -79,7 +85,7 @@ class Plugged:
             "state": cable.state,
             "peer": cable.peer,
             "connections": cable.connections,
-            "error": None if cable.error is None else cable.error.strerror,
+            "error": cable.error,
         }
 
 

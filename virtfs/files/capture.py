@@ -125,6 +125,7 @@ class CaptureHandle(TextDeviceHandle):
         "_pending",
         "_pieces",
         "_released",
+        "_sinks",
         "_size",
         "_used",
         "_watched",
@@ -140,6 +141,7 @@ class CaptureHandle(TextDeviceHandle):
         self._size = self._pending = 0
         self._used = 0  # memory in bytes: the overhead, and each piece in full until its last block is read
         self._watched: dict[Recorder, Watched] = {}
+        self._sinks: dict[Recorder, Sink] = {}  # what the recorders call with the frames of `_watched`
         self._introduced = 0  # number of interface description blocks so far
         # An interrupted read returns this block if the capture has no interface left. It is the latest statistics
         # block, or a name resolution block without names if there never was an interface.
@@ -182,21 +184,24 @@ class CaptureHandle(TextDeviceHandle):
     def _end(self) -> None:
         """Stop capturing. The reader gets the blocks in the buffer, then the end of the file."""
         self._over = True
-        for recorder, watched in self._watched.items():
-            recorder.unwatch(watched.sink)
-        self._watched = {}
+        for recorder, sink in self._sinks.items():
+            recorder.unwatch(sink)
+        self._watched, self._sinks = {}, {}
 
     def _introduce(self, recorder: Recorder) -> Watched:
         watched = self._watched[recorder] = Watched(self._introduced)
         self._introduced += 1
         self._use(_WATCHED)
-        watched.sink = self._sink(watched)
+        self._sinks[recorder] = self._sink(watched)
         self._add(interface_block(recorder.virt))
         return watched
 
     async def _watch(self, recorder: Recorder, watched: Watched, refused: list[OSError] | None = None) -> None:
+        sink = self._sinks.get(recorder)
+        if sink is None:  # vanish() or release() has been called
+            return
         try:
-            await recorder.watch(watched.sink)
+            await recorder.watch(sink)
             watched.sees = True
         except OSError as refusal:
             if self._capture.alone:
@@ -204,9 +209,9 @@ class CaptureHandle(TextDeviceHandle):
                 raise VirtError(refusal.errno or errno.EIO, sentence) from refusal
             log.warning("cannot include %s in pcap: %s", recorder.virt.name, refusal.strerror)
             if refused is not None and (refusal.errno == errno.EPERM or refusal.errno in NONE_LEFT):
-                refused.append(refusal)
+                refused.append(OSError(refusal.errno, refusal.strerror))  # a copy: this frame refers to the list
         if self._watched.get(recorder) is not watched:  # vanish() or release() was called during watch()
-            recorder.unwatch(watched.sink)
+            recorder.unwatch(sink)
         self.waiters.wake()
 
     def vanish(self, recorder: Recorder) -> None:
@@ -217,7 +222,7 @@ class CaptureHandle(TextDeviceHandle):
         watched = self._watched.pop(recorder, None)
         if watched is None:
             return
-        recorder.unwatch(watched.sink)
+        recorder.unwatch(self._sinks.pop(recorder))
         self._last = statistics = watched.statistics()
         if self._merge is None:
             self._add(statistics)
@@ -384,5 +389,7 @@ class CaptureHandle(TextDeviceHandle):
         self._released = True
         if self._merge is not None:
             self._merge.stop()
+        self._pieces.clear()
+        self._rest = b""
         self._hold.release()
         super().release()

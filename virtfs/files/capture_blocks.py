@@ -5,7 +5,6 @@ from time import time_ns
 
 from virtfs.core.pcapng import interface_description, interface_statistics, section_header
 from virtfs.core.virt import Virt
-from virtfs.forward.recorder import Sink
 
 SNAPLEN = 0  # snap length in bytes; 0 means no limit
 
@@ -23,13 +22,12 @@ def interface_block(virt: Virt) -> bytes:
 class Watched:
     """One interface in one open capture. number: the id of the interface in the pcapng section."""
 
-    __slots__ = ("begun", "dropped", "missed", "number", "received", "sees", "sink")
+    __slots__ = ("begun", "dropped", "missed", "number", "received", "sees")
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.sees = False  # whether the recorder delivers frames to `sink`
+        self.sees = False  # whether the recorder delivers frames
         self.begun = time_ns()
-        self.sink: Sink = lambda passed: None
         self.received = self.dropped = self.missed = 0
 
     def miss(self, frames: int) -> None:

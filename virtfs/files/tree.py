@@ -108,12 +108,16 @@ class Errors(Protocol):
 
 
 class Tree:
-    """Makes the files of the mount and of each interface."""
+    """Makes the files of the mount and of each interface. The files of an interface are made when they are first used.
 
-    def __init__(self, commands: Commands, reports: Reports, errors: Errors) -> None:
+    grown: called when the files of an interface have been made.
+    """
+
+    def __init__(self, commands: Commands, reports: Reports, errors: Errors, grown: Callable[[], None]) -> None:
         self._commands = commands
         self._reports = reports
         self._errors = errors
+        self._grown = grown
         self._loaded_metrics = False
 
     def root(self, version: str, loop: Callable[[], str], events: Events, pcap: Capture) -> dict[str, Node]:
@@ -157,6 +161,7 @@ class Tree:
     def _files(self, ports: Ports) -> dict[str, Node]:
         wire, opens = ports.wire, ports.opens
         virt = wire.virt
+        self._grown()
         return {
             "ctl": self._ctl(virt),
             "frame": ports.frame,

@@ -142,6 +142,7 @@ class OneWay:
                 break
         if self.path is not None:
             self.path.stop()
+            self.path = None
         self._relay.close()
         self.source.give_back()
 

@@ -82,7 +82,7 @@ class Feed:
         finally:
             os.close(self._fd)
             self._fd, self._scope = -1, None
-            wire.listeners.remove(self._heard)
+            wire.ignore(self._heard)
             wire.closed()
 
     async def _feed(self, room: memoryview) -> None:

@@ -112,6 +112,6 @@ class ImpairedPath:
 
     def stop(self) -> None:
         """End `run`. Frames that are still delayed are dropped."""
-        self._stopped = True
+        self._stopped, self._gone = True, None
         self._end.lose(self.clear())
         self._scope.cancel()

@@ -74,5 +74,7 @@ class Merge:
             self._deliver(b"".join(block for _, block, _ in due), sum(frames for *_, frames in due))
 
     def stop(self) -> None:
-        """End `run`. Blocks that are still held are dropped."""
+        """End `run`. Drop the blocks that are still held, and forget the capture."""
         self._scope.cancel()
+        self._held = []
+        self._recorders, self._deliver = lambda: (), lambda blocks, frames: None

@@ -69,8 +69,8 @@ class SocketCable:
     ways: the direction to the socket and the opposite direction, with their counters.
     state, connections: the state of the connection, and the number of connections so far.
     peer: the address of the TCP peer, or "".
-    error: why the last connection ended or the last attempt to connect failed; None while there is a connection, and
-    before the first failure.
+    error: why the last connection ended or the last attempt to connect failed, as a sentence; None while there is a
+    connection, and before the first failure.
     """
 
     def __init__(self, wire: Wire, name: SocketName, own: OwnSocket | None, room: Room, told: Told) -> None:
@@ -83,7 +83,7 @@ class SocketCable:
         self.state: State
         self.peer: str
         self._idle()
-        self.error: VirtError | None = None
+        self.error: str | None = None
         self.connections = 0
         self._own = own
         self._room = room
@@ -128,6 +128,7 @@ class SocketCable:
         for path in (self._out_path, self._entrance.path):
             if path is not None:
                 path.stop()
+        self._out_path = self._entrance.path = None
 
     async def _close(self) -> None:
         if self._own is not None:
@@ -139,7 +140,7 @@ class SocketCable:
             try:
                 connected = await self._connect()
             except VirtError as failure:
-                self.error = failure
+                self.error = failure.strerror
                 self._told.cannot_connect(failure)
             else:
                 began = trio.current_time()
@@ -203,7 +204,8 @@ class SocketCable:
 
         def fail(why: VirtError) -> None:
             nonlocal reason
-            reason = reason or why
+            # A copy, because a local variable must not refer to a traceback that leads to its own frame.
+            reason = reason or VirtError(why.errno, why.strerror)
             scope.cancel()
 
         wire, before = self.wire, self.ways[1].counters.frames
@@ -239,7 +241,7 @@ class SocketCable:
                 connected.close()
             if reason is not None and self._turned_away(reason, before):
                 reason = VirtError(reason.errno, f"{reason.strerror} without a frame; it may have another peer")
-            self.error = reason
+            self.error = None if reason is None else reason.strerror
             self._idle()
             self._told.disconnected(reason)
         return reason or VirtError(errno.ECANCELED, "the cable has been removed")

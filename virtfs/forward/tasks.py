@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar, TypeVarTuple
 
 import trio
 
-from virtfs.core.errors import VirtError
+from virtfs.core.errors import VirtError, forget_frames
 from virtfs.host.threads import no_thread
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ async def lasting(what: str, work: Task, ends: type[Exception] | tuple[()] = ())
             if (said := str(failure) if short else f"{type(failure).__name__}: {failure}") != logged:
                 log.warning("%s: %s; retrying", what, said, exc_info=None if short else failure)
                 logged = said
+            del failure  # its traceback refers to this frame, and so to everything that `work` had
         await trio.sleep(pause)
         pause = min(2 * pause, LONGEST)
 
@@ -91,6 +92,9 @@ async def in_thread(
 
     try:
         return await trio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=abandon)
+    except OSError as failure:
+        forget_frames(failure)  # trio's frames refer to it
+        raise
     except RuntimeError as failure:
         if began:
             raise

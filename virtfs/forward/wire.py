@@ -76,8 +76,7 @@ class Wire:
         self.path: Path | None = None
         self.catch_up = catch_up
         self.memory = memory
-        self.out = Outward(virt, tap, catch_up, self.vanished)
-        self._gone = gone
+        self.out = Outward(virt, tap, catch_up, gone)
         self._dropped = dropped
         self._onward: Callable[[bytes], None] | None = None  # takes the frames while a cable reads the tap
         self._given = False  # whether a program has the tap, and reads it instead of this wire
@@ -337,6 +336,11 @@ class Wire:
         self.path = path
         self.update()
 
+    def ignore(self, listener: Callable[[], bool]) -> None:
+        """Remove a listener. Do nothing if the wire is closed."""
+        if listener in self.listeners:
+            self.listeners.remove(listener)
+
     def take_over(self, onward: Callable[[bytes], None]) -> None:
         """Let a cable read the tap from now on, instead of this wire.
 
@@ -463,9 +467,7 @@ class Wire:
 
     def vanished(self) -> VirtError:
         """Report that the tap has vanished. Return the error that a read must raise."""
-        if not self.virt.lost:
-            self._gone()
-        return VirtError(errno.ENXIO, f"{self.virt.name} is gone")
+        return self.out.vanished()
 
     # Called by the watch
 
@@ -487,6 +489,12 @@ class Wire:
         return False
 
     def close(self) -> None:
-        """Stop using the tap. The owner of the tap closes it."""
+        """Stop using the tap, because the interface is destroyed. The owner of the tap closes it.
+
+        The wire forgets everything that refers to it, so that it is freed when the last open file is closed.
+        """
         self.watch.remove(self._fd, self.ready_to_read)
         self._fd = -1
+        self.listeners.clear()
+        self.changed.clear()
+        self.path = self.out.path = self._onward = None

@@ -44,21 +44,19 @@ class Outward:
     """Puts frames into one tap, and never waits.
 
     catch_up: processes pending notifications from the kernel; called before a frame is rejected as too long.
-    vanished: called when the tap turns out to have vanished; returns the error to raise.
+    gone: called when the tap turns out to have vanished.
     path: the impairment of frames towards the tap, or None.
     tap_fd: the tap's descriptor.
     tap_write: calls write(2) on the tap with a virtio_net_hdr and a frame. Returns None instead of raising EAGAIN.
     """
 
-    def __init__(
-        self, virt: Virt, tap: TapDevice, catch_up: Callable[[], None], vanished: Callable[[], VirtError]
-    ) -> None:
+    def __init__(self, virt: Virt, tap: TapDevice, catch_up: Callable[[], None], gone: Callable[[], None]) -> None:
         self.virt = virt
         self.path: Path | None = None
         self._given: Given | None = None  # None while no program has the tap
         self.put_at = time_ns()
         self._catch_up = catch_up
-        self._vanished = vanished
+        self._gone = gone
         self._counters = virt.counters
         self.tap_fd = tap.fd
         self.tap_write = FileIO(tap.fd, "r+b", closefd=False).write  # returns None where os.write raises EAGAIN
@@ -90,6 +88,12 @@ class Outward:
         """Record that virtfs alone has the tap again."""
         self._given = None
         self.update()
+
+    def vanished(self) -> VirtError:
+        """Report that the tap has vanished. Return the error to raise."""
+        if not self.virt.lost:
+            self._gone()
+        return VirtError(errno.ENXIO, f"{self.virt.name} is gone")
 
     def clear(self) -> None:
         """Drop the frames that are delayed by an impairment."""
@@ -278,7 +282,7 @@ class Outward:
     def _not_fitting(self, length: int) -> None:
         virt, counters = self.virt, self._counters
         if virt.lost:
-            raise self._vanished()
+            raise self.vanished()
         if self._unplugged:
             self.not_sent(OSError(errno.EIO, "unplugged"))
             return
@@ -298,7 +302,7 @@ class Outward:
         VirtError: ENXIO, the tap has vanished; with `strict`, ENETDOWN, the interface is down or unplugged.
         """
         if error.errno not in (errno.EIO, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINVAL):
-            raise self._vanished() from error
+            raise self.vanished() from error
         self.virt.counters.tx_dropped += 1
         if error.errno == errno.EIO:  # the interface is not up (drivers/net/tun.c)
             self.virt.counters.tx_down += 1

@@ -21,7 +21,7 @@ from time import monotonic_ns
 
 import trio
 
-from virtfs.core.errors import VirtError
+from virtfs.core.errors import VirtError, forget_frames
 from virtfs.core.ids import User
 from virtfs.files.device import DeviceHandle, ParkedRead, Unique
 from virtfs.forward.tapwatch import TapWatch
@@ -235,6 +235,7 @@ class Channel:
                 if opcode == WRITE:
                     self._tell(fh, error)
                 self.answers.fail(unique, error.errno or errno.EIO)
+                forget_frames(error)
             except MemoryError:
                 self.answers.fail(unique, errno.ENOMEM)
             except Exception:

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 import trio
 
-from virtfs.core.errors import VirtError, refused
+from virtfs.core.errors import VirtError, forget_frames, refused
 from virtfs.core.ids import User
 from virtfs.core.memory import REQUEST, Kind
 from virtfs.files.device import DeviceFile, DeviceHandle, Unique
@@ -235,6 +235,7 @@ class Later:
         except (OSError, MemoryError) as failure:
             failed(failure)
             self._fail(unique, refused(failure).errno)
+            forget_frames(failure)
         except Exception:
             log.exception("request %d failed", unique)
             self._fail(unique, errno.EIO)

@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 import pyfuse3
 
+from virtfs.core.errors import forget_frames
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.files.node import Node
 from virtfs.fuse.attributes import SECOND, Attributes
@@ -54,6 +55,7 @@ def answered(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coro
         except pyfuse3.FUSEError:
             raise
         except OSError as error:
+            forget_frames(error)
             raise pyfuse3.FUSEError(error.errno or errno.EIO) from None
         except MemoryError:
             raise pyfuse3.FUSEError(errno.ENOMEM) from None

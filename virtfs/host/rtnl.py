@@ -330,7 +330,9 @@ def _raw(kind: int, message: bytes | Message, flags: int) -> _Raw:
     message.reset()  # encode() appends to what an earlier call encoded
     message["header"].update(type=kind, flags=flags, sequence_number=0)
     message.encode()
-    return kind, bytes(message.data[_HEADER.size :]), flags
+    body = bytes(message.data[_HEADER.size :])
+    _break_cycles([message])  # encode() makes a new object for each attribute
+    return kind, body, flags
 
 
 def _packed(request: _Raw, sequence: int) -> bytes:

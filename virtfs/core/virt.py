@@ -165,7 +165,7 @@ class Virt:
     origin: Origin = Origin.MADE
     state: State = State.DOWN
     counters: Counters = field(default_factory=Counters)
-    # Called after each change, except one of `kept` alone.
+    # Called after each change up to destroy(), except one of `kept` alone.
     listeners: list[Callable[[], None]] = field(default_factory=list, repr=False)
     # Called after a change of `kept` alone, which changes only the lines of ctl.
     line_listeners: list[Callable[[], None]] = field(default_factory=list, repr=False)

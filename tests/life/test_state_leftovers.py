@@ -123,6 +123,20 @@ def test_a_tap_of_a_line_that_failed_is_not_an_interface_of_the_host(mount: Last
     assert not mount.has("tap3")
 
 
+def test_others_that_have_the_names_of_what_virtfs_made_stay(mount: Lasting) -> None:
+    """The state file says that virtfs made bridge0 and tap3. Since then, others have taken these names."""
+    mount.ctl("create bridge0 up\ncreate 3 persist")
+    mount.kill()
+    mount.sh("ip link set bridge0 name lan; ip link del tap3")
+    mount.sh("ip link add bridge0 type bridge; ip tuntap add tap3 mode tap")
+    mount.again(OPTION)
+    assert mount.units() == ["virt3"]
+    mount.ctl("destroy bridge0\ndestroy 3")
+    assert mount.has("bridge0")
+    assert mount.has("tap3")
+    mount.sh("ip link del bridge0; ip link del tap3; ip link del lan || true")
+
+
 def test_a_state_file_that_was_removed_costs_no_tap(mount: Lasting) -> None:
     """The taps are the host's from then on."""
     mount.ctl("create 3 persist inet 10.0.3.1/24")

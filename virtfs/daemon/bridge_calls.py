@@ -27,7 +27,7 @@ from virtfs.daemon.kernel import Kernel
 from virtfs.host.bridge import HostBridge, find
 from virtfs.host.bridge_make import make
 from virtfs.host.bridgeinfo import ask_link, details
-from virtfs.host.marks import adopting_of, alias_of, is_marked, set_mark
+from virtfs.host.marks import adopting_of, alias_of, is_left, is_marked, set_mark
 from virtfs.host.rtnl import Rtnl, name_of
 
 
@@ -41,7 +41,7 @@ def attach(kernel: Kernel, name: BridgeName, ours: bool, recalled: Recalled) -> 
         made = index is None
         if index is None:
             index = make(rtnl, kernel.links, name, kernel.mark)
-        left = not made and (ours or is_marked(alias_of(rtnl, index), kernel.mark))
+        left = not made and is_left(alias_of(rtnl, index), kernel.mark, ours)
         host = HostBridge(rtnl, kernel.links, name, index)
         if left:
             host.adoptions.inherited = True

@@ -40,6 +40,7 @@ from virtfs.forward.supervisor import together
 from virtfs.forward.tasks import Start
 from virtfs.forward.wire import Wire
 from virtfs.host import descriptors
+from virtfs.host.marks import is_left
 from virtfs.host.tap import Tap, TapTaken
 from virtfs.host.tap_protocol import TapDevice
 
@@ -180,7 +181,7 @@ class Lifecycle:
         raise VirtError(errno.ENOSPC, "every unit is taken: destroy an interface first")
 
     def _assemble(self, unit: Unit, tap: Tap, found: Found, made: bool, cloned: bool) -> Interface:
-        ours = tap.made or made or bool(self._kernel.mark and found.link.alias == self._kernel.mark)
+        ours = tap.made or is_left(found.link.alias, self._kernel.mark, made)
         origin = Origin.CLONED if cloned else Origin.MADE if ours else Origin.FOUND
         host = replace(host_end(found.link, found.addresses, found.bridge), dropped=0)
         virt = Virt(

@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 # Errnos from open_netns() and setns(2): the namespace is gone, or this process may not enter it.
 _CANNOT_ENTER = (errno.ENXIO, errno.EINVAL, errno.EPERM, errno.EACCES)
 
+_MARK = "virtfs state "  # how the mark of every state file begins
 # Suffix of the mark in a bridge's alias: the bridge may hold addresses and routes taken over from members. The indices
 # of those members, in decimal, come after the suffix.
 ADOPTING = " adopts"
@@ -57,7 +58,7 @@ def mark_of(path: Path) -> str:
     except OSError:
         return ""
     identity = f"{place.st_dev}:{place.st_ino}:".encode() + path.name.encode(errors="surrogateescape")
-    return f"virtfs state {blake2b(identity, digest_size=8).hexdigest()}"
+    return f"{_MARK}{blake2b(identity, digest_size=8).hexdigest()}"
 
 
 def alias(mark: str) -> tuple[int, bytes]:
@@ -84,6 +85,17 @@ def alias_of(rtnl: Rtnl, index: int) -> str:
 def is_marked(alias: str, mark: str) -> bool:
     """Return whether an alias is this mark, alone or with ADOPTING."""
     return bool(mark) and (alias == mark or alias.startswith(mark + ADOPTING))
+
+
+def is_left(alias: str, mark: str, recorded: bool) -> bool:
+    """Return whether a killed server of this state file has left an interface behind.
+
+    alias: that of the interface. recorded: whether the state file says that virtfs made an interface of this name.
+
+    An interface of a recorded name that has no mark belongs to others: the one that virtfs made has been renamed or
+    deleted. The mark of another state file counts, because this one may be a copy.
+    """
+    return is_marked(alias, mark) or (recorded and (not mark or alias.startswith(_MARK)))
 
 
 def adopting(mark: str, members: Iterable[int]) -> str:

@@ -47,7 +47,7 @@ def test_the_page_for_teachers_with_root() -> None:
         shell.run(f"exec 2>&1; {_STUDENTS}", 0)
         *steps, last = [step for step in blocks(_FOR_ROOT) if step.language == "sh"]
         follow_all(shell, steps)
-        assert shell.run("runuser -u ben -- cat virt2/hex 2>/dev/null & cat virt2/wait/reader", 1) == "1\n"
+        assert shell.run("runuser -u ben -- cat virt2/hex >/dev/null 2>&1 & cat virt2/wait/reader", 1) == "1\n"
         prints_what_it_says(shell, last)
         ended = "until ! grep -q hex virt2/clients; do :; done; runuser -u ben -- cat virt2/hex"
         assert "virt2/hex: Permission denied" in shell.run(ended, 1)

@@ -70,7 +70,7 @@ def test_a_script_that_was_interrupted_goes_on(virt: Virt) -> None:
     """In a program that catches SIGALRM, write(2) returns the bytes whose lines have run. It then writes the rest."""
     program = """
 $SIG{ALRM} = sub { $caught++ };
-$rest = join '', map { 'mtu ' . (1400 + $_ % 2) . " description $_\\n" } 1 .. 150;
+$rest = join '', map { 'mtu ' . (1400 + $_ % 2) . " description $_\\n" } 1 .. 600;
 while (length $rest) {
   $taken = syswrite(STDOUT, $rest) // ($!{EINTR} ? 0 : die "$!");
   substr($rest, 0, $taken) = '';
@@ -85,7 +85,7 @@ print STDERR "$caught $writes";
         until(lambda goal=goal: reached(virt) > goal, f"line {goal} has run")  # type: ignore[misc]
         os.kill(writer.pid, signal.SIGALRM)
     said = writer.communicate(timeout=30)[1]
-    assert reached(virt) == 150
+    assert reached(virt) == 600
     caught, writes = map(int, said.split())
     assert 1 <= caught < writes
 

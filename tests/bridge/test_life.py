@@ -301,6 +301,27 @@ def test_ensure_of_a_renamed_bridge(mount: Mount, virts: Virts) -> None:
     mount.ip("link del moved")
 
 
+@pytest.mark.parametrize("owner", ["the mount", "another program"])
+def test_a_tap_shows_the_new_name_of_its_bridge(mount: Mount, virts: Virts, owner: str) -> None:
+    """In all files, whoever has made the bridge, and ctl keeps the line that leads back to the mount's own."""
+    virt = virts()
+    if owner == "the mount":
+        mount.ctl(f"create bridge0 up add {virt.name}")
+    else:
+        mount.ip("link add bridge0 type bridge")
+        virt.write("ctl", "bridge bridge0\n")
+    mount.ip("link set bridge0 name br7")
+    until(lambda: virt.read("tap/bridge") == "br7", "tap/bridge shows the new name")
+    assert [one["tap"]["bridge"] for one in json.loads(mount.read("status.json"))["virts"]] == ["br7"]
+    assert '"bridge /br7"' in mount.read("topology")
+    line = next(line for line in mount.read("ctl").splitlines() if f"create {virt.unit} " in line)
+    assert line.endswith("bridge bridge0" if owner == "the mount" else "bridge br7")
+    mount.ip("link set br7 name bridge0")
+    until(lambda: virt.read("tap/bridge") == "bridge0", "tap/bridge shows the old name")
+    if owner == "another program":
+        mount.ip("link del bridge0")
+
+
 def test_a_member_of_another_bridge(mount: Mount, virts: Virts) -> None:
     """The message has the line that takes the member out of the other bridge."""
     virt = virts()

@@ -1,6 +1,7 @@
 """An interface's addresses and routes move to the bridge and back, and survive a kill in between."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from harness import told
 from harness.fixtures import Alone
 from harness.places import DIR, Place
+from harness.running import ROOT
 from harness.serving import ENVIRONMENT, Mount, Virts
 from harness.waiting import PATIENCE, until
 
@@ -251,6 +253,31 @@ def test_killed_daemon_and_its_state_file(alone: Alone, peer: Place) -> None:
     assert "10.9.9.9/24" not in told.addresses(mount, "eth0")
     assert told.addresses(mount, "eth0") >= OWN
     reached(peer)
+    again.send_signal(signal.SIGTERM)
+    assert again.wait(PATIENCE) == 0
+    clear(mount)
+
+
+def test_addresses_move_back_from_the_bridge_of_a_killed_server_without_a_state_file(alone: Alone, peer: Place) -> None:
+    """The lines are those of virtfs(1), and the machine stays reachable after each."""
+    mount = alone()
+    machine(mount, peer)
+    mount.ctl("create bridge0 up add eth0 adopt")
+    mount.server.kill()
+    mount.server.wait()
+    mount.end_programs()
+    subprocess.run(mount.command("umount", "--lazy", "/mnt/virt"), check=True)
+    again = mounted_again(mount)
+    page = (ROOT / "man/virtfs.1").read_text()
+    lines = re.findall(r"^(?:virtfs ctl|ip link) .*bridge0.*", page, re.MULTILINE)
+    assert [line.split()[2] for line in lines] == ["ensure", "bridge0", "destroy", "del"]
+    for line in lines:
+        mount.sh(line.replace("virtfs", f"{sys.executable} -m virtfs"))
+        reached(peer)
+    assert not mount.has("bridge0")
+    assert told.addresses(mount, "eth0") >= OWN
+    assert told.routes(mount, "eth0") == ROUTES
+    reaches(mount)
     again.send_signal(signal.SIGTERM)
     assert again.wait(PATIENCE) == 0
     clear(mount)

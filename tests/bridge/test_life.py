@@ -269,7 +269,7 @@ def test_ensure_of_a_lost_bridge_that_cannot_be_made_again(mount: Mount, virts: 
     for line in ("ensure bridge0", "check ensure bridge0"):
         with fails(errno.ENXIO):
             mount.ctl(line)
-        said = 'cannot make bridge0 again: add: there is no interface "other": "destroy bridge0" drops its lines'
+        said = 'cannot make bridge0 again: add: there is no interface "other". "destroy bridge0" drops its lines'
         assert mount.read("last_error") == f'"{line}": {said}'
         assert mount.read("ctl") == before
     assert not mount.has("bridge0")
@@ -281,9 +281,13 @@ def test_ensure_of_a_renamed_bridge(mount: Mount, virts: Virts) -> None:
     virt = virts()
     mount.ctl(f"create bridge0 up add {virt.tap}")
     mount.ip("link set bridge0 name moved")
-    with fails(errno.EBUSY):
-        mount.ctl("ensure bridge0")
-    assert f'cannot make bridge0 again: add: "{virt.tap}" is in "moved"' in mount.read("last_error")
+    for line in ("ensure bridge0", "check ensure bridge0"):
+        with fails(errno.EBUSY):
+            mount.ctl(line)
+        assert mount.read("last_error") == (
+            f'"{line}": cannot make bridge0 again: it is "moved" now, with its members.'
+            ' "ip link set moved name bridge0" gives it back, and "destroy bridge0" drops its lines'
+        )
     assert told.link(mount, virt.tap)["master"] == "moved"
     assert not mount.has("bridge0")
     mount.ip("link set moved name bridge0")
@@ -295,6 +299,46 @@ def test_ensure_of_a_renamed_bridge(mount: Mount, virts: Virts) -> None:
     assert mount.has("bridge0")
     assert mount.has("moved"), "whoever renamed it keeps it"
     mount.ip("link del moved")
+
+
+@pytest.mark.parametrize("owner", ["the mount", "another program"])
+def test_a_tap_shows_the_new_name_of_its_bridge(mount: Mount, virts: Virts, owner: str) -> None:
+    """In all files, whoever has made the bridge, and ctl keeps the line that leads back to the mount's own."""
+    virt = virts()
+    if owner == "the mount":
+        mount.ctl(f"create bridge0 up add {virt.name}")
+    else:
+        mount.ip("link add bridge0 type bridge")
+        virt.write("ctl", "bridge bridge0\n")
+    mount.ip("link set bridge0 name br7")
+    until(lambda: virt.read("tap/bridge") == "br7", "tap/bridge shows the new name")
+    assert [one["tap"]["bridge"] for one in json.loads(mount.read("status.json"))["virts"]] == ["br7"]
+    assert '"bridge /br7"' in mount.read("topology")
+    line = next(line for line in mount.read("ctl").splitlines() if f"create {virt.unit} " in line)
+    assert line.endswith("bridge bridge0" if owner == "the mount" else "bridge br7")
+    mount.ip("link set br7 name bridge0")
+    until(lambda: virt.read("tap/bridge") == "bridge0", "tap/bridge shows the old name")
+    if owner == "another program":
+        mount.ip("link del bridge0")
+
+
+def test_a_member_of_another_bridge(mount: Mount, virts: Virts) -> None:
+    """The message has the line that takes the member out of the other bridge."""
+    virt = virts()
+    mount.ctl(f"create bridge0 up add {virt.name}")
+    with fails(errno.EBUSY):
+        mount.ctl(f"create bridge1 add {virt.name}")
+    assert mount.read("last_error").endswith(f'take it out with "bridge0 delete {virt.tap}" first')
+    mount.ctl(f"bridge0 delete {virt.tap}\ncreate bridge1 add {virt.name}")
+    mount.ip("link add br-lan type bridge")
+    mount.ip(f"link set {virt.tap} master br-lan")
+    with fails(errno.EBUSY):
+        mount.ctl(f"bridge1 add {virt.name}")
+    remedy = f"ip link set {virt.tap} nomaster"
+    assert mount.read("last_error").endswith(f'take it out with "{remedy}" first')
+    mount.sh(remedy)
+    mount.ctl(f"bridge1 add {virt.name}")
+    mount.ip("link del br-lan")
 
 
 @pytest.mark.parametrize("end", ["destroy", "unmount", "kill"])

@@ -37,6 +37,16 @@ def writer_of(file: Path) -> int:
     raise AssertionError(f"no process has {file} open")
 
 
+def server_of(directory: Path) -> int:
+    """Return the id of the process that serves a directory in the foreground."""
+    end = f"mount\0-f\0{directory}\0".encode()
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # the process has ended
+            if file.read_bytes().endswith(end):
+                return int(file.parts[2])
+    raise AssertionError(f"no process serves {directory}")
+
+
 NOHUP = ["nohup"]
 BACKGROUND = caller("SIGINT,SIGQUIT")
 ODD = caller("SIGTERM,SIGCHLD,SIGALRM", "SIGTERM,SIGCHLD,SIGINT,SIGHUP,SIGALRM")
@@ -170,4 +180,18 @@ def test_sigterm_ends_make_run(checkout: Path, monkeypatch: pytest.MonkeyPatch, 
         process.terminate()
         assert "is unmounted" in process.communicate(timeout=PATIENCE)[0]
         assert process.returncode == 0
+    assert not any(directory.iterdir())
+
+
+def test_make_run_mounts_again_after_its_server_was_killed(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = checkout / "mount"
+    monkeypatch.setitem(ENVIRONMENT, "MOUNT", str(directory))
+    make_run = f"{checkout}/tools/run"
+    with terminal(["unshare", "--net", "sh", "-c", f"{make_run}; echo status=$?; exec {make_run}"]) as outer:
+        outer.expect("Ctrl-C ends it")
+        os.kill(server_of(directory), signal.SIGKILL)
+        outer.expect("status=137")
+        outer.expect("Ctrl-C ends it")
+        outer.type("\x03")
+        outer.expect("is unmounted")
     assert not any(directory.iterdir())

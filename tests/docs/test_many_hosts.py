@@ -1,6 +1,7 @@
 """The lines of doc/many-hosts.md join two machines."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 
@@ -48,6 +49,13 @@ def test_cable(hosts: tuple[Mount, Mount]) -> None:
     hosts[0].sh(here)
     hosts[1].sh(there)
     hosts[0].sh("ping -q -c2 -i0.1 -w20 10.0.3.2; ping -q -c1 -s 1472 -M do -w20 10.0.3.2")
+
+
+def test_the_cable_of_the_readme(hosts: tuple[Mount, Mount]) -> None:
+    (block,) = [one.text for one in blocks((ROOT / "README.md").read_text()) if "cable 3 tcp" in one.text]
+    there, here = re.split("(?=echo .*# in that of the other)", block)
+    hosts[0].sh(there)
+    assert re.search("[1-3] received", hosts[1].sh(here))
 
 
 def start_frr(host: Mount, configuration: str) -> None:

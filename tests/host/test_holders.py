@@ -3,11 +3,14 @@
 import os
 import socket
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from harness.nets import Namespace
 
-from virtfs.host.holders import holding
+from virtfs.host.holders import holding, holding_tap
 
 NOBODY = 1 << 30  # more than the greatest process id, 2 ** 22
 
@@ -49,3 +52,34 @@ def test_what_is_no_connection() -> None:
     os.close(reading)
     os.close(writing)
     assert holding(reading, NOBODY) == NOBODY
+
+
+# Opens a tap in the namespace of its caller, says so, and keeps the tap until its standard input ends.
+_HOLDER = """
+import fcntl, os, struct, sys
+fd = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", sys.argv[1].encode(), 0x1002))
+print("attached", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def _holder(name: str) -> Iterator[int]:
+    command = [sys.executable, "-c", _HOLDER, name]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"attached\n"
+        yield process.pid
+        process.communicate()
+
+
+def test_the_processes_that_have_a_tap(network: None, elsewhere: Namespace) -> None:
+    """The tap of the same name in another network namespace is another one."""
+    assert holding_tap("tap3") == []
+    with ExitStack() as others:
+        far: list[int] = []
+        elsewhere.call(lambda: far.append(others.enter_context(_holder("tap3"))))
+        assert holding_tap("tap3") == far
+        with _holder("tap3") as near, _holder("tap33"):
+            assert holding_tap("tap3") == [near]

@@ -57,7 +57,7 @@ def listed(mount: Mount) -> dict[str, Any]:
 
 def test_ls_shows_interfaces_bridges_and_cables(mount: Mount) -> None:
     mount.ctl("create 3 up inet 10.0.3.1/24 owner nobody description the third\ncreate 4 up carrier off\ncreate 5")
-    mount.ctl("create bridge0 up add virt4\ncable 3 5 delay 20ms")
+    mount.ctl("create bridge0 up inet 10.0.4.1/24 inet6 fd00::1/64 add virt4\ncable 3 5 delay 20ms")
     reader = mount.process().open("virt3/frame", os.O_RDONLY)
     lines = about(mount.sh(f"{NOBODY} ls"))  # everybody can see a mount of root
     reader.close()
@@ -68,7 +68,8 @@ def test_ls_shows_interfaces_bridges_and_cables(mount: Mount) -> None:
     assert words[2][:4] + words[2][7:] == ["virt3", "up", "nobody", "1", "10.0.3.1/24", "#", "the", "third"]
     assert words[3][:3] + words[3][7:] == ["virt4", "nolink", "root", "bridge", "bridge0"]
     assert words[4][:2] == ["virt5", "down"]
-    assert ["bridge0", "up", "tap4"] in words
+    assert ["BRIDGE", "STATE", "MEMBERS", "ADDRESSES"] in words
+    assert ["bridge0", "up", "tap4", "10.0.4.1/24", "fd00::1/64"] in words
     assert words[-2] == ["CABLE", "STATE", "LOST", "DROPPED", "IMPAIRMENT"]
     assert words[-1] == ["virt3", "-", "virt5", "down", "0", "0", "delay", "20ms"]
 
@@ -98,7 +99,7 @@ def test_ls_shows_which_settings_drop_frames(mount: Mount) -> None:
 
 
 def test_ls_shows_no_members_of_a_lost_bridge(mount: Mount) -> None:
-    mount.ctl("create 3 up\ncreate bridge0 up add virt3")
+    mount.ctl("create 3 up\ncreate bridge0 up inet 10.0.4.1/24 add virt3")
     mount.sh("ip link delete bridge0")
     until(lambda: json.loads(mount.read("status.json"))["bridges"][0]["lost"], "bridge0 is lost")
     last = about(run(mount, "ls", "-d", DIR)[1])[-1]

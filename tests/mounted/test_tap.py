@@ -3,13 +3,27 @@
 import errno
 import json
 import os
+import re
 import select
 import subprocess
+import sys
 
 from harness.places import Place
 from harness.process import File, fails
 from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until
+
+
+def test_the_message_names_who_holds_a_tap(mount: Mount) -> None:
+    """Another mount does here, whose directory is in its command line."""
+    virtfs = f"{sys.executable} -m virtfs"
+    mount.sh(f"mkdir /mnt/second; {virtfs} mount /mnt/second; echo create 88 >/mnt/second/ctl")
+    with fails(errno.EBUSY):
+        mount.ctl("create 88 up")
+    said = r'"create 88 up": "tap88" is held by process [0-9]+ \("-m virtfs mount /mnt/second"\)'
+    assert re.fullmatch(said, mount.read("last_error"))
+    mount.sh(f"{virtfs} umount /mnt/second; rmdir /mnt/second")
+    mount.ctl("create 88 up\ndestroy 88")
 
 
 def test_up_and_down(virt: Virt) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from virtfs.core import brconfig
 from virtfs.core.bridge import NEW, Bridge, BridgeState, FdbEntry, Member, steps, steps_after, without
-from virtfs.core.bridgeplan import plan, renamed
+from virtfs.core.bridgeplan import Taps, plan, renamed
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action, parse_verbs
 from virtfs.core.ids import BridgeName
@@ -142,8 +142,8 @@ HERE = BridgeState(
     known=(FdbEntry(MAC, "tap3"),),
     addresses=(ADDRESSES[0],),
 )
-MASTERS = {"tap3": "bridge0", "eth0": "bridge0", "eth1": "bridge0", "tap4": "", "tap5": "bridge1"}
-ELSEWHERE = {"virt8": "h1", "tap8": "h1"}
+MASTERS = {"tap3": "bridge0", "eth0": "bridge0", "eth1": "bridge0", "tap4": "", "tap5": "bridge1", "tap6": "br-lan"}
+TAPS = Taps({}, {"virt8": "h1", "tap8": "h1"}, frozenset({"bridge0", "bridge1"}))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,8 @@ ELSEWHERE = {"virt8": "h1", "tap8": "h1"}
         ("add tap3", errno.EEXIST, 'add: "tap3" is already a member'),
         ("add eth0 adopt", errno.EEXIST, 'add: "eth0" is already a member'),
         ("add tap4 add tap4", errno.EEXIST, 'add: "tap4" is already a member'),
-        ("add tap5", errno.EBUSY, 'add: "tap5" is in "bridge1": remove it from there first'),
+        ("add tap5", errno.EBUSY, 'add: "tap5" is in "bridge1": take it out with "bridge1 delete tap5" first'),
+        ("add tap6", errno.EBUSY, 'add: "tap6" is in "br-lan": take it out with "ip link set tap6 nomaster" first'),
         ("delete tap4", errno.ENOENT, 'delete: "tap4" is not a member of the bridge'),
         ("delete tap3 learn tap3", errno.ENOENT, 'learn: "tap3" is not a member of the bridge'),
         ("-stp tap5", errno.ENOENT, '-stp: "tap5" is not a member of the bridge'),
@@ -174,7 +175,7 @@ ELSEWHERE = {"virt8": "h1", "tap8": "h1"}
 )
 def test_refused_as_a_whole(line: str, number: int, sentence: str) -> None:
     with pytest.raises(VirtError) as caught:
-        plan(HERE, parse_verbs(line, BRIDGE), MASTERS, ensure=False, elsewhere=ELSEWHERE)
+        plan(HERE, parse_verbs(line, BRIDGE), MASTERS, ensure=False, taps=TAPS)
     assert (caught.value.errno, caught.value.strerror) == (number, sentence)
 
 
@@ -190,17 +191,14 @@ def test_refused_as_a_whole(line: str, number: int, sentence: str) -> None:
     ],
 )
 def test_what_is_left_to_do(line: str, left: str) -> None:
-    assert (
-        format_actions(plan(HERE, parse_verbs(line, BRIDGE), MASTERS, ensure=False, elsewhere=ELSEWHERE), BRIDGE)
-        == left
-    )
+    assert format_actions(plan(HERE, parse_verbs(line, BRIDGE), MASTERS, ensure=False, taps=TAPS), BRIDGE) == left
 
 
 @pytest.mark.parametrize(
     "line", ["add tap3", "add eth0 adopt", "delete tap4", "deladdr 2:0:0:0:0:8", "-inet 10.0.9.1", "inet 10.0.0.1/24"]
 )
 def test_ensure_finds_it_done(line: str) -> None:
-    assert plan(HERE, parse_verbs(line, BRIDGE), MASTERS, ensure=True, elsewhere=ELSEWHERE) == ()
+    assert plan(HERE, parse_verbs(line, BRIDGE), MASTERS, ensure=True, taps=TAPS) == ()
 
 
 def test_virtN_is_its_tap() -> None:

@@ -141,6 +141,8 @@ def test_a_name_in_the_own_ctl(line: str, noun: Noun, sentence: str) -> None:
         parse_verbs(line, noun)
 
 
+COMMANDS = "the file help lists the commands"
+VERBS_LISTED = "The file help lists the verbs"
 NAMED = "an interface is named N or virtN, a bridge bridgeN"
 BRIDGE_LINE = "a line that changes a bridge begins with bridgeN"
 SUCH = "an impairment such as delay 20ms or loss 1%"
@@ -153,19 +155,23 @@ def any_bridge(name: str) -> str:
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("frob 3", 'unknown command "frob"'),
-        ("change virt3 up", 'unknown command "change"'),
+        ("frob 3", f'unknown command "frob": {COMMANDS}'),
+        ("change virt3 up", f'unknown command "change": {COMMANDS}'),
+        ("creat 3", 'unknown command "creat": did you mean "create"? The file help lists the commands'),
+        ("remove 3", 'unknown command "remove": did you mean "destroy"? The file help lists the commands'),
         ("up", 'unknown command "up": a verb goes after its interface, as in virt0 up'),
         ("3 up", 'unknown command "3": a line that changes an interface begins with virtN'),
         ("tap3 up", 'unknown command "tap3": a line that changes an interface begins with virtN'),
-        ("CREATE 3", 'unknown command "CREATE"'),
-        ("create 3 upp", 'unknown verb "upp": the file help lists the verbs'),
-        ("create upp", f'unknown verb "upp": {NAMED}, and the file help lists the verbs'),
+        ("CREATE 3", 'unknown command "CREATE": did you mean "create"? The file help lists the commands'),
+        ("create 3 upp", 'unknown verb "upp": did you mean "up"? The file help lists the verbs'),
+        ("create upp", 'unknown verb "upp": did you mean "up"? The file help lists the verbs'),
+        ("create quiet", f'unknown verb "quiet": {NAMED}, and the file help lists the verbs'),
+        ("virt3 remove", 'unknown verb "remove": the file help lists the verbs'),
         ("create br0", f'unknown verb "br0": {NAMED}, and the file help lists the verbs; {any_bridge("br0")}'),
         ("create 3 br-lan", f'unknown verb "br-lan": the file help lists the verbs; {any_bridge("br-lan")}'),
         ("br0 add virt6", f'unknown command "br0": {BRIDGE_LINE}; {any_bridge("br0")}'),
         ("vmbr0 up", f'unknown command "vmbr0": {BRIDGE_LINE}; {any_bridge("vmbr0")}'),
-        ("bring up", 'unknown command "bring"'),
+        ("bring up", f'unknown command "bring": {COMMANDS}'),
         ("create up eth0", 'unknown verb "eth0": the file help lists the verbs'),
         ("ensure br0 up", f'"br0" is not a name: {NAMED}; {any_bridge("br0")}'),
         ("destroy br0", f'"br0" is not a name: {NAMED}; all stands for everything'),
@@ -203,6 +209,9 @@ def any_bridge(name: str) -> str:
         ("virt3 link 1:0:5e:0:0:1", 'link: "1:0:5e:0:0:1" is a multicast address: no interface can have it'),
         ("virt3 taplink 3", 'taplink: "3" is not a MAC address such as b2:0a:00:0b:0e:03'),
         ("virt3 inet 10.0.3.1", 'inet: "10.0.3.1" needs a prefix length, as in 10.0.3.1/24'),
+        ("create 5 inet up", 'inet: "up" is not an IPv4 address'),
+        ("create 5 inet6 up", 'inet6: "up" is not an IPv6 address'),
+        ("virt3 inet fd00::1", 'inet: "fd00::1" is not an IPv4 address'),
         ("virt3 inet 10.0.3/24", 'inet: "10.0.3" is not an IPv4 address'),
         ("virt3 inet 1.2.3.4/08", 'inet: "1.2.3.4/08": prefix length "08" is not a number in plain decimal'),
         ("virt3 inet fd00::1/64", 'inet: "fd00::1/64": prefix length "64" is outside the range 0 to 32'),
@@ -223,8 +232,8 @@ def any_bridge(name: str) -> str:
         ("create 3\ncreate 4", '"\\n" is not a printable character, in "create 3\\ncreate 4"'),
         ("# \x1b[2J", '"\\x1b" is not a printable character, in "# \\x1b[2J"'),
         ("virt3 \udcc3", '"\\xc3" is not UTF-8, in "virt3 \\xc3"'),
-        ('say "\\', 'unknown command "say"'),
-        ('"\\', 'unknown command "\\"\\\\"'),
+        ('say "\\', f'unknown command "say": {COMMANDS}'),
+        ('"\\', f'unknown command "\\"\\\\": {COMMANDS}'),
     ],
 )  # fmt: skip
 def test_bad_grammar(line: str, sentence: str) -> None:
@@ -778,6 +787,10 @@ def test_lines_about_bridges(line: str, command: Command) -> None:
             '"bridge1000000000": the number is outside the range 0 to 999999999',
         ),
         ("bridge0 strict", errno.EINVAL, 'unknown verb "strict": the file help lists the verbs'),
+        *(
+            (f"bridge0 {word} eth0", errno.EINVAL, f'unknown verb "{word}": did you mean "delete"? {VERBS_LISTED}')
+            for word in ("remove", "del", "rm", "-add", "Delete")
+        ),
         ("virt0 add eth0", errno.EINVAL, 'unknown verb "add": the file help lists the verbs'),
         ("bridge0 add", errno.EINVAL, '"add" needs an interface, such as eth0 or virt3: add IF [adopt]'),
         ("bridge0 add a/b", errno.EINVAL, 'add: "a/b" is not a valid interface name'),

@@ -108,11 +108,8 @@ def lines(one: Object, width: int) -> Iterator[str]:
             yield line
             yield from (cut(f"    {name} {virt[name]}", width) for name in _LOSING if virt[name])
     if bridges:
-        rows = [
-            ("", bridge["name"], _state(bridge), " ".join(member["name"] for member in bridge["members"]))
-            for bridge in bridges
-        ]
-        yield from table([("", "BRIDGE", "STATE", "MEMBERS"), *rows], "<<<<", width)
+        rows = [_bridge_row(bridge) for bridge in bridges]
+        yield from table([("", "BRIDGE", "STATE", "MEMBERS", "ADDRESSES"), *rows], "<<<<<", width)
     if cables:
         states = {virt["name"]: state_of(virt) for virt in virts}
         rows = [_cable_row(cable, states) for cable in cables]
@@ -140,6 +137,12 @@ def _row(virt: Object, rates: Mapping[str, float]) -> tuple[str, ...]:
         short(stats["rx_dropped"] + stats["tx_dropped"]),
         host_of(virt),
     )
+
+
+def _bridge_row(bridge: Object) -> tuple[str, ...]:
+    members = " ".join(member["name"] for member in bridge["members"])
+    addresses = [] if bridge["lost"] else bridge["inet"]  # those of a lost bridge are those of its lines
+    return "", bridge["name"], _state(bridge), members, " ".join(addresses)
 
 
 def _cable_row(cable: Object, states: Mapping[str, str]) -> tuple[str, ...]:

@@ -100,13 +100,13 @@ def parse_mark(text: str) -> str:
 
 def parse_interface4(text: str) -> ipaddress.IPv4Interface:
     """Parse an IPv4 address with a prefix length, such as "10.0.3.1/24"."""
-    address, length = _address_and_length(text, "10.0.3.1/24", 32)
+    address, length = _address_and_length(text, "10.0.3.1/24", 32, _address4)
     return ipaddress.IPv4Interface((_address4(address), length))
 
 
 def parse_interface6(text: str) -> ipaddress.IPv6Interface:
     """Parse an IPv6 address with a prefix length, such as "fd00::1/64". A zone index is refused."""
-    address, length = _address_and_length(text, "fd00::1/64", 128)
+    address, length = _address_and_length(text, "fd00::1/64", 128, _address6)
     return ipaddress.IPv6Interface((_address6(address), length))
 
 
@@ -211,9 +211,11 @@ def parse_netns(text: str) -> str:
     return text
 
 
-def _address_and_length(text: str, example: str, longest: int) -> tuple[str, int]:
+def _address_and_length(text: str, example: str, longest: int, check: Callable[[str], object]) -> tuple[str, int]:
+    """Split an address with a prefix length. check: raises a VirtError for a text that is not an address."""
     address, slash, length = text.partition("/")
     if not slash:
+        check(address)
         raise VirtError(EINVAL, f"{quoted(text)} needs a prefix length, as in {example}")
     try:
         return address, quantities.parse_int(length, 0, longest)

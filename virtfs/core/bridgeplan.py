@@ -19,14 +19,16 @@ _OF_MEMBER = {"static", "ifpriority", "ifpathcost", "ifgroupfwd", *_SWITCHES, *(
 
 @dataclass(frozen=True, slots=True)
 class Taps:
-    """The taps of a mount.
+    """The taps of a mount, and its bridges.
 
     names: the current names of the taps in the daemon's network namespace, keyed by virtN and by tapN.
     elsewhere: the namespaces of the other taps, keyed in the same way.
+    bridges: the names of the bridges of the mount that are not lost.
     """
 
     names: Mapping[str, str]
     elsewhere: Mapping[str, str]
+    bridges: frozenset[str] = frozenset()
 
 
 Masters = Mapping[str, str]  # maps each existing host interface to the name of its bridge, or to "" if it has none
@@ -51,30 +53,30 @@ def renamed(actions: tuple[Action, ...], names: Mapping[str, str]) -> tuple[Acti
 
 
 def plan(
-    state: BridgeState, actions: tuple[Action, ...], masters: Masters, ensure: bool, elsewhere: Mapping[str, str]
+    state: BridgeState, actions: tuple[Action, ...], masters: Masters, ensure: bool, taps: Taps
 ) -> tuple[Action, ...]:
     """Return the verbs that change something, in the same order.
 
-    elsewhere: the field of Taps, for the error message about a tap in another namespace.
+    taps: for the error messages about a tap in another namespace, or in another bridge.
     ensure: whether to leave out a verb that is already in effect, rather than refuse it.
     Errors: ENXIO if an interface does not exist; EEXIST if an interface to add is already a member; EBUSY if an
     interface to add is in another bridge; ENOENT if a verb other than `add` names an interface that is not a member, or
     if a MAC address to remove is not in the table; EADDRNOTAVAIL if the bridge does not have the IP address to remove.
     """
-    line = _Line(state, masters, ensure, elsewhere)
+    line = _Line(state, masters, ensure, taps)
     return tuple(action for action in actions if line.apply(action))
 
 
 class _Line:
     """The bridge as it will be after the verbs that apply() has accepted."""
 
-    def __init__(self, state: BridgeState, masters: Masters, ensure: bool, elsewhere: Mapping[str, str]) -> None:
+    def __init__(self, state: BridgeState, masters: Masters, ensure: bool, taps: Taps) -> None:
         self._members = {member.name: member.adopted for member in state.members}
         self._known = {known.address for known in state.known}
         self._addresses = set(state.addresses)
         self._masters = dict(masters)
         self._ensure = ensure
-        self._elsewhere = elsewhere
+        self._taps = taps
 
     def apply(self, action: Action) -> bool:
         """Apply one verb; return whether it changes anything."""
@@ -100,7 +102,7 @@ class _Line:
     def _exists(self, verb: str, name: str) -> None:
         if name in self._masters:
             return
-        if (namespace := self._elsewhere.get(name)) is not None:
+        if (namespace := self._taps.elsewhere.get(name)) is not None:
             where = f'"{name}" is in network namespace "{namespace}", unlike the bridge'
             raise VirtError(ENXIO, f"{verb}: {where}: create a second interface for the bridge, and cable the two")
         hint = f": write virt{name}" if name.isdecimal() else ""
@@ -119,8 +121,9 @@ class _Line:
                 raise VirtError(EEXIST, f'add: "{name}" is already a member')
             self._members[name] |= adopt
             return not done
-        if self._masters[name]:
-            raise VirtError(EBUSY, f'add: "{name}" is in "{self._masters[name]}": remove it from there first')
+        if bridge := self._masters[name]:
+            out = f"{bridge} delete {name}" if bridge in self._taps.bridges else f"ip link set {name} nomaster"
+            raise VirtError(EBUSY, f'add: "{name}" is in "{bridge}": take it out with "{out}" first')
         self._members[name] = adopt
         return True
 

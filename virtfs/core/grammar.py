@@ -6,8 +6,9 @@ rights of the user, and whether the objects exist, are checked when the command 
 """
 
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from errno import E2BIG, EINVAL
 from typing import TypeVar
 
@@ -36,6 +37,9 @@ _LIKE_A_BRIDGE = re.compile(r"bridge[-+]?[0-9]")
 _NAMES = "an interface is named N or virtN, a bridge bridgeN"
 _OWN_NAMES: dict[Noun, re.Pattern[str]] = {VIRT: re.compile("virt[0-9]"), BRIDGE: _LIKE_A_BRIDGE}
 _LIKE_A_UNIT = re.compile(r"[-+]?[0-9]|virt|tap(?:[0-9]|$)")
+# Usual words for taking something away, which are near to no word of ctl.
+_REMOVING = ("remove", "rm", "del", "delete", "-add", "-bridge")
+_SIMILAR = 0.7  # from 0 to 1; a letter that is missing or wrong in a word of five gives 0.8 or more
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,14 +207,17 @@ def _parse_change(first: str, words: Words) -> Parsing[Command]:
         actions = yield from _parse_actions(words, BRIDGE)
         return _with_verbs(Command("change", parse_bridge_name(first), actions), first)
     if not first.startswith("virt"):
-        hint = ""
         if verbs.find(VIRT, first):
-            hint = f": a verb goes after its interface, as in virt0 {first}"
+            hint = f"a verb goes after its interface, as in virt0 {first}"
         elif _LIKE_A_UNIT.match(first):
-            hint = ": a line that changes an interface begins with virtN"
+            hint = "a line that changes an interface begins with virtN"
         elif any_bridge := _any_bridge(first):
-            hint = f": a line that changes a bridge begins with bridgeN{any_bridge}"
-        raise VirtError(EINVAL, f"unknown command {quoted(first)}{hint}")
+            hint = f"a line that changes a bridge begins with bridgeN{any_bridge}"
+        else:
+            near = _nearest(first, (command for command, _ in _FORM_OF_WORD), "destroy")
+            hint = f"did you mean {quoted(near)}? The file help" if near else "the file help"
+            hint += " lists the commands"
+        raise VirtError(EINVAL, f"unknown command {quoted(first)}: {hint}")
     unit = parse_unit_name(first, "virt")
     return _with_verbs(Command("change", unit, (yield from _parse_actions(words, VIRT))), first)
 
@@ -301,9 +308,20 @@ def _unknown_verb(noun: Noun, word: str, words: Words, actions: Sequence[Action]
         return f"unknown verb {quoted(word)}{hint}"
     if actions and actions[-1].verb == "impair":  # a word of an impairment or the next verb, misspelled
         return f"{quoted(word)} is neither {EXAMPLE} nor a verb: the file help lists the verbs"
+    known = (verb.name for verb in verbs.VERBS if verb.noun == noun)
+    near = "" if _LIKE_A_BRIDGE.match(word) else _nearest(word, known, "delete" if noun == BRIDGE else "")
+    if near:
+        return f"unknown verb {quoted(word)}: did you mean {quoted(near)}? The file help lists the verbs"
     names = f"{_NAMES}, and " if nameless and not actions else ""
     any_bridge = _any_bridge(word) if noun == VIRT else ""
     return f"unknown verb {quoted(word)}: {names}the file help lists the verbs{any_bridge}"
+
+
+def _nearest(word: str, known: Iterable[str], removes: str) -> str:
+    """Return the known word that was probably meant by an unknown one, or "". removes: the word for _REMOVING."""
+    if word in _REMOVING:
+        return removes
+    return next(iter(get_close_matches(word.lower(), known, n=1, cutoff=_SIMILAR)), "")
 
 
 def _any_bridge(name: str) -> str:

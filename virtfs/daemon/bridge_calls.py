@@ -131,13 +131,22 @@ def disown(kernel: Kernel, managed: Managed) -> str:
     Without the mark, the next mount does not take the bridge for one that a killed server has left behind.
     """
     with Rtnl() as rtnl:
-        link = ask_link(rtnl, managed.index)
-        name = "" if link is None or details(link) is None else name_of(link)
-        if name in ("", managed.bridge.name):
-            return ""
-        if managed.found is None and is_marked(alias_of(rtnl, managed.index), kernel.mark):
+        name = _new_name(rtnl, managed)
+        if name and managed.found is None and is_marked(alias_of(rtnl, managed.index), kernel.mark):
             set_mark(rtnl, "", managed.index)
         return name
+
+
+def new_name(managed: Managed) -> str:
+    """Return the name that another program has given a bridge, or "" if it has its own name or is gone."""
+    with Rtnl() as rtnl:
+        return _new_name(rtnl, managed)
+
+
+def _new_name(rtnl: Rtnl, managed: Managed) -> str:
+    link = ask_link(rtnl, managed.index)
+    name = "" if link is None or details(link) is None else name_of(link)
+    return "" if name == managed.bridge.name else name
 
 
 def release(kernel: Kernel, managed: Managed) -> None:

@@ -100,7 +100,7 @@ def check(rtnl: Rtnl, before: BridgeState, actions: tuple[Action, ...], taps: Ta
 
 def _plan(rtnl: Rtnl, before: BridgeState, actions: tuple[Action, ...], taps: Taps, ensure: bool) -> tuple[Action, ...]:
     masters = {name: master for name in interfaces_of(actions) if (master := master_of(rtnl, name)) is not None}
-    return plan(before, actions, masters, ensure, taps.elsewhere)
+    return plan(before, actions, masters, ensure, taps)
 
 
 def put_back(bridge: HostBridge, to: BridgeState, settings: Mapping[str, Settings], left: Collection[str] = ()) -> None:

@@ -2,14 +2,17 @@
 
 import errno
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from virtfs.core.bridge import Bridge
+from virtfs.core.bridgeplan import Taps
 from virtfs.core.errors import VirtError, forget_frames
 from virtfs.core.grammar import Action, Command
 from virtfs.core.ids import BridgeName, User
-from virtfs.daemon.bridge_calls import attach, change, predict, release, renew
+from virtfs.core.quoting import quoted
+from virtfs.daemon.bridge_calls import attach, change, new_name, predict, release, renew
 from virtfs.daemon.bridge_follow import BridgeFollower
 from virtfs.daemon.bridge_lines import Recalled
 from virtfs.daemon.bridge_registry import BridgeRegistry, Managed, vanished
@@ -86,7 +89,7 @@ class Bridges:
 
     async def check(self, command: Command) -> None:
         """Raise the error that run() would raise for a command, as far as it can be predicted."""
-        name, taps = BridgeName(str(command.target)), self._registry.taps()
+        name, taps = BridgeName(str(command.target)), self._taps()
         managed = self._bridges.find(name)
         if command.kind == "create":
             self._bridges.expect_none(name)
@@ -98,18 +101,23 @@ class Bridges:
         if managed is not None and await self._is_lost(managed):
             if not ensure:
                 raise vanished(name)
-            again, managed = self._texts.again(managed), None
-            with _making_again(name):
+            lost, again, managed = managed, self._texts.again(managed), None
+            async with self._making_again(lost):
                 await self._kernel.call(predict, self._kernel, name, None, again, taps, True)
             actions = (*again, *actions)
         await self._kernel.call(predict, self._kernel, name, managed, actions, taps, ensure)
 
     async def check_change(self, bridge: Bridge, actions: tuple[Action, ...], user: User) -> None:
         """Raise the error that change() would raise for a line, as far as it can be predicted."""
-        managed, taps = self._allowed(bridge, user), self._registry.taps()
+        managed, taps = self._allowed(bridge, user), self._taps()
         if await self._is_lost(managed):
             raise vanished(bridge.name)
         await self._kernel.call(predict, self._kernel, bridge.name, managed, actions, taps, False)
+
+    def _taps(self) -> Taps:
+        bridges = (managed.bridge for managed in self._bridges)
+        names = frozenset(bridge.name for bridge in bridges if not bridge.lost)
+        return replace(self._registry.taps(), bridges=names)
 
     def _allowed(self, bridge: Bridge, user: User) -> Managed:
         if not user.root:
@@ -142,18 +150,19 @@ class Bridges:
         actions: tuple[Action, ...],
         ensure: bool,
         made: frozenset[str] = frozenset(),
-        again: tuple[Action, ...] = (),
+        lost: Managed | None = None,
     ) -> Managed:
         """Make a bridge or attach to it, and carry out a line. If this fails, restore what was there before.
 
-        made: as for run(). again: the verbs that make a lost bridge again, before the line.
+        made: as for run(). lost: the bridge of that name that is lost; its lines are carried out before `actions`.
         """
+        again = self._texts.again(lost) if lost is not None else ()
         managed, left = await self._kernel.call(attach, self._kernel, name, name in made, self.recalled)
         try:
             if left:
                 await self._kernel.call(renew, self._kernel, managed, (*again, *actions), made)
-            if again:
-                with _making_again(name):
+            if lost is not None:
+                async with self._making_again(lost):
                     await self._change(managed, again, ensure=True)
             await self._change(managed, actions, ensure)
             if managed.bridge.lost:
@@ -172,7 +181,7 @@ class Bridges:
         does not exist; other errors from the verbs.
         """
         name, texts = managed.bridge.name, self._texts
-        new = await self._make(name, actions, ensure=True, again=texts.again(managed))
+        new = await self._make(name, actions, ensure=True, lost=managed)
         lost = texts.of_lost_taps(managed)
         self._bridges.restore(managed, new, {interface.place[1]: port for interface, port in lost.items()})
         for interface in lost:
@@ -181,10 +190,24 @@ class Bridges:
         self._events.emit("create", name)
         log.info("%s, which was lost, is made again", name)
 
+    @asynccontextmanager
+    async def _making_again(self, lost: Managed) -> AsyncIterator[None]:
+        """Prefix errors with the bridge that cannot be made again, and name the way out."""
+        try:
+            yield
+        except VirtError as refusal:
+            name, why = lost.bridge.name, refusal.strerror
+            way_out = f'"destroy {name}" drops its lines'
+            now = await self._kernel.call(new_name, lost)
+            if now and f"is in {quoted(now)}" in why:
+                why = f"it is {quoted(now)} now, with its members"
+                way_out = f"{quoted(f'ip link set {now} name {name}')} gives it back, and {way_out}"
+            raise VirtError(refusal.errno, f"cannot make {name} again: {why}. {way_out}") from refusal
+
     async def _change(self, managed: Managed, actions: tuple[Action, ...], ensure: bool) -> None:
         try:
             try:
-                await self._kernel.call(change, self._kernel, managed, actions, self._registry.taps(), ensure)
+                await self._kernel.call(change, self._kernel, managed, actions, self._taps(), ensure)
             finally:
                 await self._follower.look_after(managed)
         except VirtError as refusal:
@@ -219,13 +242,3 @@ class Bridges:
                 first = first or VirtError(refusal.errno or errno.EIO, sentence)
                 forget_frames(refusal)
         return first
-
-
-@contextmanager
-def _making_again(name: BridgeName) -> Iterator[None]:
-    """Prefix errors with the bridge that cannot be made again, and name the way out."""
-    try:
-        yield
-    except VirtError as refusal:
-        sentence = f'cannot make {name} again: {refusal.strerror}: "destroy {name}" drops its lines'
-        raise VirtError(refusal.errno, sentence) from refusal

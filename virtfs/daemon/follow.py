@@ -138,6 +138,8 @@ class Follower:
                     self._ask(interface)
                 else:
                     self._others += 1
+                    if event.kind == "bridge":
+                        self._look_for_new_name(nsid, event.link)
             case AddressChanged(nsid, index, address, added):
                 if (interface := self._registry.at((nsid, index))) is not None:
                     interface.reports += 1
@@ -157,6 +159,13 @@ class Follower:
             case Overflow():
                 for interface in self._registry:
                     self.doubt(interface)
+
+    def _look_for_new_name(self, nsid: int | None, bridge: Link) -> None:
+        """Schedule a check of the taps in a bridge if it has another name now, which they show."""
+        for interface in self._registry:
+            member = interface.master == bridge.index and interface.place[0] == nsid
+            if member and interface.virt.host.bridge != bridge.name:
+                self.doubt(interface)
 
     def _ask(self, interface: Interface) -> None:
         """Schedule a check if a report may be a part of the tap's deletion. The check shows whether the tap exists."""

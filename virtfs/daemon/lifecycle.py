@@ -15,6 +15,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ethernet import new_mac
 from virtfs.core.ids import UNIT_MAX, Unit, User
 from virtfs.core.limits import Limits
+from virtfs.core.quoting import quoted
 from virtfs.core.virt import Origin, Virt
 from virtfs.daemon.bridge_follow import BridgeFollower
 from virtfs.daemon.cables import Cables
@@ -37,11 +38,13 @@ from virtfs.files.node import Directory, Node
 from virtfs.files.ports import Ports
 from virtfs.forward.recorder import Recorder, Rings
 from virtfs.forward.supervisor import together
-from virtfs.forward.tasks import Start
+from virtfs.forward.tasks import Start, in_thread
 from virtfs.forward.wire import Wire
 from virtfs.host import descriptors
+from virtfs.host.holders import holding_tap
 from virtfs.host.marks import is_left
-from virtfs.host.tap import Tap, TapTaken
+from virtfs.host.processes import command_line_of
+from virtfs.host.tap import Tap, TapHeld, TapTaken
 from virtfs.host.tap_protocol import TapDevice
 
 log = logging.getLogger(__name__)
@@ -133,7 +136,10 @@ class Lifecycle:
         if unit is None:
             unit, tap, found = await self._lowest()
         else:
-            tap, found = await self._open(unit, netns)
+            try:
+                tap, found = await self._open(unit, netns)
+            except TapHeld as refusal:
+                raise VirtError(refusal.errno, await in_thread(_who_holds, f"tap{unit}")) from refusal
         try:
             interface = self._assemble(unit, tap, found, made, cloned)
         except BaseException:
@@ -305,3 +311,11 @@ class Lifecycle:
         # Restoring a tap that virtfs found takes a long time, so restore such taps concurrently.
         await together(*(partial(self.retire, interface, keep=keep) for interface in self._registry))
         await self.reap()
+
+
+def _who_holds(name: str) -> str:
+    """Return the sentence that a tap is held, with the processes that hold it if they can be found. Blocks."""
+    holders = [f"process {pid} ({quoted(command_line_of(pid))})" for pid in holding_tap(name)]
+    if not holders:
+        return f'"{name}" is held by another program, perhaps by another mount: virtfs ls lists the mounts'
+    return f'"{name}" is held by {" and ".join(holders)}'

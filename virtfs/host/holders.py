@@ -1,4 +1,7 @@
-"""Find the process that has a connection open, when the process that made it may have ended (sock_diag(7))."""
+"""Find the processes that have a connection or a tap open.
+
+The process that made a connection may have ended, and another may have inherited it (sock_diag(7)).
+"""
 
 import fcntl
 import os
@@ -13,6 +16,7 @@ from virtfs.host.netlink_attributes import find
 from virtfs.host.netlink_messages import U32
 from virtfs.host.netns import identity, inside, own_identity
 from virtfs.host.rtnl import replies
+from virtfs.host.textfiles import read_text
 
 _SIOCGSKNS: Final = 0x894C  # linux/sockios.h; needs CAP_NET_ADMIN
 _SOCK_DIAG: Final = 4  # NETLINK_SOCK_DIAG, linux/netlink.h
@@ -41,6 +45,39 @@ def holding(connection: int, process: int) -> int:
     except OSError:
         return process
     return found
+
+
+def holding_tap(name: str) -> list[int]:
+    """Return the ids of the other processes that have a tap of this name open, in the order of their ids.
+
+    The kernel does not tell the network namespace of their tap. If some of them are in that of this process, the others
+    are left out. A process is not found in another PID namespace, or without the right to read its descriptors. Blocks:
+    reads the descriptors of every process of the system.
+    """
+    myself, *others = _processes(os.getpid())
+    found = [pid for pid in others if pid != myself and _has_tap(pid, name)]
+    own = os.stat("/proc/self/ns/net")
+    near = [pid for pid in found if _namespace(pid) == (own.st_dev, own.st_ino)]
+    return near or found
+
+
+def _namespace(process: int) -> tuple[int, int] | None:
+    try:
+        namespace = os.stat(f"/proc/{process}/ns/net")
+    except OSError:  # the process has ended, or may not be examined
+        return None
+    return namespace.st_dev, namespace.st_ino
+
+
+def _has_tap(process: int, name: str) -> bool:
+    """Return whether a process has a tap open, of whose descriptor fdinfo says so (drivers/net/tun.c)."""
+    line = f"iff:\t{name}"
+    for number, target in _descriptors(process):
+        if target.endswith("/tun"):
+            with suppress(OSError):
+                if line in read_text(f"/proc/{process}/fdinfo/{number}").splitlines():
+                    return True
+    return False
 
 
 def _inode_of_peer(connection: int) -> int:
@@ -76,13 +113,19 @@ def _processes(first: int) -> Iterator[int]:
 
 def _has(process: int, inode: int) -> bool:
     """Return whether a process has a socket open."""
-    folder, wanted = f"/proc/{process}/fd", f"socket:[{inode}]"
+    return any(target == f"socket:[{inode}]" for _, target in _descriptors(process))
+
+
+def _descriptors(process: int) -> Iterator[tuple[str, str]]:
+    """Yield the number of each descriptor of a process, and what it refers to; nothing if it may not be examined."""
+    folder = f"/proc/{process}/fd"
     try:
         numbers = os.listdir(folder)
     except OSError:  # the process has ended, or may not be examined
-        return False
+        return
     for number in numbers:
-        with suppress(OSError):  # it has been closed meanwhile
-            if os.readlink(f"{folder}/{number}") == wanted:
-                return True
-    return False
+        try:
+            target = os.readlink(f"{folder}/{number}")
+        except OSError:  # it has been closed meanwhile
+            continue
+        yield number, target

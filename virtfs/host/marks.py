@@ -15,8 +15,7 @@ from pathlib import Path
 from virtfs.core.errors import VirtError
 from virtfs.host import netlink_messages as m
 from virtfs.host import netns
-from virtfs.host.netlink_attributes import parse, text
-from virtfs.host.netlink_values import link_of
+from virtfs.host.netlink_values import kind_of, link_of
 from virtfs.host.netnames import NAMED, open_netns
 from virtfs.host.rtnl import Rtnl
 
@@ -172,12 +171,7 @@ def _marked_here(mark: str) -> list[Marked]:
     with Rtnl() as rtnl:
         bodies = [reply.body for reply in rtnl.dump(m.RTM_GETLINK, m.link(0))]
     return [
-        Marked(link.name, link.index, _kind(body), adopting_of(link.alias, mark), netns.own_identity())
+        Marked(link.name, link.index, kind_of(body), adopting_of(link.alias, mark), netns.own_identity())
         for body in bodies
         if is_marked((link := link_of(body)).alias, mark)
     ]
-
-
-def _kind(body: bytes) -> str:
-    information = parse(parse(body, m.IFINFOMSG.size).get(m.IFLA_LINKINFO, b""))
-    return text(information.get(m.IFLA_INFO_KIND, b""))

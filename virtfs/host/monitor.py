@@ -18,7 +18,7 @@ from virtfs.core.ip import IpInterface
 from virtfs.host import netlink_messages as m
 from virtfs.host import netns
 from virtfs.host.netlink_attributes import find, parse, text
-from virtfs.host.netlink_values import Link, address_of, link_of
+from virtfs.host.netlink_values import Link, address_of, kind_of, link_of
 from virtfs.host.nsid import nsid_of
 from virtfs.host.rtnl import ROOM, SOL_NETLINK, replies
 
@@ -51,6 +51,11 @@ class LinkChanged:
         are decoded only if they are needed.
         """
         return link_of(self.body)
+
+    @property
+    def kind(self) -> str:
+        """The kind of interface, such as "tun" or "bridge", decoded as `link` is."""
+        return kind_of(self.body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,12 @@ def link_of(body: bytes) -> Link:
     )
 
 
+def kind_of(body: bytes) -> str:
+    """Return the kind of interface in an RTM_NEWLINK message, such as "tun" or "bridge". body: as for link_of()."""
+    information = parse(parse(body, m.IFINFOMSG.size).get(m.IFLA_LINKINFO, b""))
+    return text(information.get(m.IFLA_INFO_KIND, b""))
+
+
 def number(attributes: Attributes, kind: int) -> int | None:
     """Return the value of a 32-bit attribute, or None if there is no such attribute."""
     value = attributes.get(kind)

@@ -87,6 +87,20 @@ def command_of(pid: int) -> str:
         return "?"
 
 
+def command_line_of(pid: int) -> str:
+    """Return the command of a process with its arguments, and its command name if they cannot be read.
+
+    The interpreter of a Python program, and the directory of the program, are left out. A process can choose any text.
+    """
+    try:
+        words = read_text(f"/proc/{pid}/cmdline").removesuffix("\0").split("\0")
+    except OSError:
+        words = []
+    if len(words) > 1 and os.path.basename(words[0]).startswith("python"):
+        del words[0]
+    return " ".join((os.path.basename(words[0]), *words[1:])) if any(words) else command_of(pid)
+
+
 class Buffer(NamedTuple):
     """A range in the memory of another process. length: in bytes."""
 

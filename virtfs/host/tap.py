@@ -67,6 +67,10 @@ class TapTaken(VirtError):
     """Another program holds the tap, or the interface of that name is not a tap. The errno is EBUSY."""
 
 
+class TapHeld(TapTaken):
+    """Another program holds the tap."""
+
+
 class Tap:
     """An implementation of TapDevice with a real tap. TapDevice documents each method.
 
@@ -87,7 +91,7 @@ class Tap:
     def open(cls, unit: Unit) -> Self:
         """Attach to tap<unit> in the calling thread's network namespace, or create it if it does not exist.
 
-        Blocks for about 0.2 ms if it creates the tap. TapTaken: another program holds the tap, or the interface
+        Blocks for about 0.2 ms if it creates the tap. TapHeld: another program holds the tap. TapTaken: the interface
         with that name is not a tap. VirtError: ENODEV, there is no /dev/net/tun; EPERM or EACCES, this process lacks
         the permission; EMFILE, too few descriptors are left; other errors from the kernel.
         """
@@ -117,9 +121,13 @@ class Tap:
         if found is None:
             raise TapTaken(errno.EBUSY, f'"{name}" was deleted while virtfs was attaching to it')
         if found.busy:
-            raise TapTaken(errno.EBUSY, f'"{name}" {found.busy}')
+            error = TapHeld if found.held else TapTaken
+            raise error(errno.EBUSY, f'"{name}" {found.busy}')
         self.multi_queue = found.multi_queue
-        self._set_interface(name, _FLAGS | (_IFF_MULTI_QUEUE if found.multi_queue else 0))
+        try:
+            self._set_interface(name, _FLAGS | (_IFF_MULTI_QUEUE if found.multi_queue else 0))
+        except TapTaken as refusal:
+            raise TapHeld(refusal.errno, refusal.strerror) from refusal
         self.made = False
         self._header_found = _INT.unpack(fcntl.ioctl(self.fd, _TUNGETVNETHDRSZ, bytes(_INT.size)))[0]
         fcntl.ioctl(self.fd, _TUNSETVNETHDRSZ, _INT.pack(VNET_HEADER))

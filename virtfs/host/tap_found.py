@@ -18,6 +18,7 @@ class Found:
 
     busy: str  # why virtfs cannot attach to it, or "" if it can
     multi_queue: bool
+    held: bool = False  # whether `busy` is that other programs hold it
 
 
 def exists(name: str) -> bool:
@@ -51,7 +52,7 @@ def find(name: str) -> Found | None:
     multi_queue = any(data.get(m.IFLA_TUN_MULTI_QUEUE, b""))
     # These counts are present only for IFF_MULTI_QUEUE.
     queues = sum(number(data, count) or 0 for count in (m.IFLA_TUN_NUM_QUEUES, m.IFLA_TUN_NUM_DISABLED_QUEUES))
-    return Found("is held by another program" if queues else "", multi_queue)
+    return Found("is held by another program" if queues else "", multi_queue, held=bool(queues))
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,24 @@ def test_nothing_is_left_after_a_kill() -> None:
     assert done.stdout.splitlines() == ["passt runs", "no passt"], done.stderr
 
 
+def test_a_cable_reaches_a_mount_on_another_machine() -> None:
+    done = on_host(
+        f"""
+        mkdir /mnt/virt
+        $virtfs mount /mnt/virt
+        echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
+        echo cable 3 tcp-listen:7777 >/mnt/virt/ctl
+        {_USER} $virtfs shell --net sh -ec '
+            echo create 3 up inet 10.0.3.2/24 >ctl
+            echo cable 3 tcp:192.0.2.9:7777 >ctl
+            ping -qc1 -w20 10.0.3.1 >/dev/null
+            echo joined
+        '
+        """
+    )
+    assert done.stdout == "joined\n", done.stderr
+
+
 def test_the_loopback_of_the_host_is_not_reached() -> None:
     """The servers on the host's 127.0.0.1 stay private: the gateway does not stand for the host."""
     connect = "import socket; socket.create_connection(('10.0.2.2', 8001), 3)"

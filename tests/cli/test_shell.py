@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness import children
-from harness.running import ENVIRONMENT, USER, VIRTFS, Terminal, run, script, terminal, until
+from harness.running import ENVIRONMENT, ROOT, USER, VIRTFS, Terminal, run, script, terminal, until
 from harness.users import HIS_VIRTFS, MANY_IDS, ONE_ID, as_user
 
 from virtfs.host.privileges import Capability
@@ -44,6 +44,12 @@ def test_a_command_has_a_virtfs_to_work_with(temporary: Path, who: list[str]) ->
     assert (done.returncode, done.stdout, done.stderr) == (0, "ffffffffffff\n", "")
     assert not list(temporary.iterdir())
     assert "tap3" not in run(["ip", "link"]).stdout
+
+
+@WHO
+def test_man_finds_the_pages_of_a_checkout(who: list[str]) -> None:
+    done = run([*who, *SHELL, "man", "-w", "5", "virtfs"], MANPATH="", PATH="/usr/bin:/bin")
+    assert (done.stdout, done.stderr) == (f"{ROOT / 'man/virtfs.5'}\n", "")
 
 
 @pytest.mark.parametrize(

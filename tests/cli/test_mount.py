@@ -96,7 +96,8 @@ def test_files_that_the_mount_hides_are_named(directory: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "virt3" not in done.stdout
     names = ", ".join(f'"{name}"' for name in ("ctl", "n1", "n2", "n3", "n4"))
-    assert done.stderr == f'virtfs: warning: "{directory}" is not empty: the mount hides {names} and 2 more\n'
+    warning = f'"{directory}" is not empty: the mount hides {names} and 2 more'
+    assert done.stderr == f"virtfs: warning: {warning}; a shell that is already there must cd to it again\n"
     assert (directory / "ctl").read_text() == "create 3\n"
 
 

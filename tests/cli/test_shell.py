@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness import children
-from harness.running import ENVIRONMENT, USER, VIRTFS, Terminal, run, script, terminal, until
+from harness.running import ENVIRONMENT, ROOT, USER, VIRTFS, Terminal, run, script, terminal, until
 from harness.users import HIS_VIRTFS, MANY_IDS, ONE_ID, as_user
 
 from virtfs.host.privileges import Capability
@@ -44,6 +44,23 @@ def test_a_command_has_a_virtfs_to_work_with(temporary: Path, who: list[str]) ->
     assert (done.returncode, done.stdout, done.stderr) == (0, "ffffffffffff\n", "")
     assert not list(temporary.iterdir())
     assert "tap3" not in run(["ip", "link"]).stdout
+
+
+@WHO
+def test_man_finds_the_pages_of_a_checkout(who: list[str]) -> None:
+    done = run([*who, *SHELL, "man", "-w", "5", "virtfs"], MANPATH="", PATH="/usr/bin:/bin")
+    assert (done.stdout, done.stderr) == (f"{ROOT / 'man/virtfs.5'}\n", "")
+
+
+def test_a_cable_to_a_socket_of_another_user_says_who_may_connect() -> None:
+    bind = "import socket; socket.socket(socket.AF_UNIX).bind('/mnt/wire')"
+    him = as_user(before=f'python3 -c "{bind}"; chmod 600 /mnt/wire')
+    why = "cannot connect to unix:/mnt/wire: Permission denied: its mode is 0600"
+    remedy = 'at the other end, "mode 666" lets every user connect, "group NAME" a group'
+    connect = "echo create 3 >ctl; echo cable 3 unix:/mnt/wire >ctl"
+    denied = "until grep -q denied status.json; do sleep 0.05; done"
+    done = run([*him, *HIS_VIRTFS, "shell", "sh", "-c", f"{connect}; {denied}; {' '.join(HIS_VIRTFS)} ls"])
+    assert done.stdout.splitlines()[-1] == f"  virt3: {why}: {remedy}", done.stderr
 
 
 @pytest.mark.parametrize(

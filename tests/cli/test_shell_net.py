@@ -11,7 +11,7 @@ _USER = " ".join(USER)
 # A host: it has the address 192.0.2.9, a default route, a web server, and a resolver.
 _HOST = """
 mount -t tmpfs -o mode=1777 tmpfs /mnt
-mkdir /mnt/site; echo hello >/mnt/site/page
+mkdir -m 777 /mnt/site; echo hello >/mnt/site/page
 ip link set lo up
 ip link add up0 type veth peer name up1
 ip address add 192.0.2.9/24 dev up0
@@ -47,6 +47,31 @@ def test_a_name_is_answered_and_a_page_is_fetched(who: str, resolver: str) -> No
     assert (done.returncode, fetched, {first, second}) == (0, "hello", {"resolv.conf", "site"}), done.stderr
 
 
+def test_the_interface_of_the_internet_is_no_part_of_a_laboratory() -> None:
+    """It is not saved, so each shell can load what another has saved, and `destroy all` leaves it in place."""
+    done = on_host(
+        f"""
+        cat <<'EOF' >/mnt/site/inside.sh
+        cat ctl
+        echo destroy all >ctl
+        cat "$1" >ctl
+        cat ctl >"$2"
+        python3 -c "{_FETCH}"
+EOF
+        cd /mnt/site
+        echo create 3 up description mine >lab.ctl
+        {_USER} $virtfs shell --net sh -e $PWD/inside.sh $PWD/lab.ctl $PWD/saved.ctl
+        {_USER} $virtfs shell --net sh -e $PWD/inside.sh $PWD/saved.ctl $PWD/again.ctl
+        cmp saved.ctl again.ctl && cat again.ctl
+        """
+    )
+    comment = "# virt255 is the interface of virtfs shell --net"
+    *lines, lab, last = done.stdout.splitlines()
+    assert [*lines, last] == [comment, "hello", comment, "hello", comment], done.stdout + done.stderr
+    assert lab.startswith("create 3 ")
+    assert lab.endswith(" description mine")
+
+
 def test_nothing_is_left_after_a_kill() -> None:
     done = on_host(
         f"""
@@ -59,6 +84,24 @@ def test_nothing_is_left_after_a_kill() -> None:
         """
     )
     assert done.stdout.splitlines() == ["passt runs", "no passt"], done.stderr
+
+
+def test_a_cable_reaches_a_mount_on_another_machine() -> None:
+    done = on_host(
+        f"""
+        mkdir /mnt/virt
+        $virtfs mount /mnt/virt
+        echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
+        echo cable 3 tcp-listen:7777 >/mnt/virt/ctl
+        {_USER} $virtfs shell --net sh -ec '
+            echo create 3 up inet 10.0.3.2/24 >ctl
+            echo cable 3 tcp:192.0.2.9:7777 >ctl
+            ping -qc1 -w20 10.0.3.1 >/dev/null
+            echo joined
+        '
+        """
+    )
+    assert done.stdout == "joined\n", done.stderr
 
 
 def test_the_loopback_of_the_host_is_not_reached() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from harness.serving import PROJECT
+from harness.users import as_user
 
 from . import building
 
@@ -187,6 +188,16 @@ def test_a_prefix_that_a_unit_cannot_name_is_refused(host: Host, name: str) -> N
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f'virtfs: PREFIX="{host.directory}/{name}" may only have ASCII letters')
     assert os.listdir(host.directory) == ["sbin"]
+
+
+def test_without_root_pip_is_the_way() -> None:
+    """Only root may write where mount(8) looks, even if PREFIX is the user's."""
+    check = [*as_user(), "env", "PREFIX=/mnt/home/opt", "/mnt/checkout/tools/install", "--check"]
+    done = subprocess.run(check, capture_output=True, text=True)
+    assert done.returncode == 1
+    said = done.stderr.splitlines()
+    assert "where mount(8) looks for mount.virtfs: type sudo before make," in said[0]
+    assert said[1] == "virtfs: or, for the other commands without root: pip install /mnt/checkout"
 
 
 def test_make_passes_any_prefix_on(tmp_path: Path) -> None:

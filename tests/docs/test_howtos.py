@@ -1,6 +1,9 @@
 """The how-to pages: their steps, typed into one shell from the first to the last, print the output that they show."""
 
+import re
+
 import pytest
+from harness.users import HIS_VIRTFS
 
 from .markdown import ROOT, Block, blocks, section
 from .tour import Tour, prints_what_it_says, touring, touring_without_root
@@ -36,9 +39,28 @@ for file in passwd group; do mount --bind /run/$file /etc/$file; done
 """
 
 
+# A further student, who has followed the page too.
+_STUDENT = " ".join([*HIS_VIRTFS, "shell", "sh", "-ec", "'echo create 3 up inet 10.0.3.1/24 >ctl\n%s'"])
+
+
 def test_the_page_for_teachers_without_root() -> None:
+    """The students who join their shells by a wire or a switch have done the lessons before."""
+    joined = 0
     with touring_without_root(before="mount -t tmpfs -o mode=1777 tmpfs /tmp") as shell:
-        follow_all(shell, blocks(_TEACHING.replace(_FOR_ROOT, "")))
+        for step in blocks(_TEACHING.replace(_FOR_ROOT, "")):
+            if step.language == "sh":
+                prints_what_it_says(shell, step)
+            elif "unix-listen:" in step.text:
+                first, *second = step.text.splitlines()
+                assert shell.run(first, 0) == ""
+                assert re.search(r"icmp_seq=3 .* time=[4-9]\d", shell.run(_STUDENT % "\n".join(second), 0))
+                joined += 1
+            elif "unix:/tmp/class11" in step.text:
+                other = step.text.replace("10.0.9.1", "10.0.9.2").replace("class11", "class12")
+                ping = _STUDENT.replace("'", '"') % f"{other}ping -c1 -w20 10.0.9.1"
+                assert ", 0% packet loss" in shell.run(_STUDENT % f"{step.text}{ping}", 0)
+                joined += 1
+    assert joined == 2
 
 
 def test_the_page_for_teachers_with_root() -> None:

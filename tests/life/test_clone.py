@@ -60,6 +60,15 @@ def test_it_is_an_interface_like_any(mount: Mount) -> None:
     assert mount.units() == ["virt7"]
 
 
+def test_its_cable_is_not_saved_either(mount: Mount) -> None:
+    """The line of the cable could not be carried out without the interface."""
+    file = mount.process().open("clone", os.O_RDWR)
+    mount.ctl("create 7\ncable 0 7")
+    assert [line.split()[0] for line in mount.read("ctl").splitlines()] == ["#", "create"]
+    file.close()
+    gone(mount, 0)
+
+
 def test_the_lowest_free_unit(mount: Mount) -> None:
     mount.ctl("create 0\ncreate 2")
     user = mount.process()

@@ -57,6 +57,12 @@ def test_it_is_drawn(laboratory: Mount, tmp_path: Path) -> None:
     assert "tap5--bridge /bridge7" in seen.edges
 
 
+def test_a_name_of_another_format_is_refused(mount: Mount) -> None:
+    remedy = 'choose a name that ends in .svg, or type "dot -Tpng topology" in the mount'
+    said = f'virtfs: "lab.PNG": --svg draws in SVG: {remedy}\n'
+    assert run(mount, "ls", "-d", DIR, "--svg", "lab.PNG") == (1, "", said)
+
+
 def test_names_of_others_are_escaped(mount: Mount) -> None:
     """A namespace, a bridge and a member have names that would end a quoted string or hide in a label."""
     mount.sh("ip netns add 'a\"];x' && ip netns exec 'a\"];x' ip link add name 'b\\' type bridge")

@@ -167,6 +167,15 @@ def any_bridge(name: str) -> str:
         ("create upp", 'unknown verb "upp": did you mean "up"? The file help lists the verbs'),
         ("create quiet", f'unknown verb "quiet": {NAMED}, and the file help lists the verbs'),
         ("virt3 remove", 'unknown verb "remove": the file help lists the verbs'),
+        (
+            "create 3 address 02:00:00:00:00:01",
+            'unknown verb "address": the verb is link (the MAC address of virt, the far end)'
+            " or taplink (the MAC address of tap, the host's end)",
+        ),
+        (
+            "virt3 history_size 64K",
+            'unknown verb "history_size": the verb is history (bytes of recent frames to keep for the file history)',
+        ),
         ("create br0", f'unknown verb "br0": {NAMED}, and the file help lists the verbs; {any_bridge("br0")}'),
         ("create 3 br-lan", f'unknown verb "br-lan": the file help lists the verbs; {any_bridge("br-lan")}'),
         ("br0 add virt6", f'unknown command "br0": {BRIDGE_LINE}; {any_bridge("br0")}'),
@@ -730,6 +739,9 @@ def test_lines_about_wires(line: str, command: Command) -> None:
         ("cable 3 unix:/run/a in delay 20ms jitter 5ms", f'"jitter" is not {SUCH}'),
         ("cable 3 4 delay 20ms out loss 1%", f'impair: "out" {BOTH_ALREADY}'),
         ("cable 3 udp:h:1", f'"udp:h:1" is not a socket: it must be {SOCKET_FORMS}'),
+        ("cable 3 unix", f'"unix" is not a socket: it must be {SOCKET_FORMS}'),
+        ("cable 3 tcp-listen:", f'"tcp-listen:" is not a socket: it must be {SOCKET_FORMS}'),
+        ("cable 3 /run/a", f'"/run/a" is not a socket: it must be {SOCKET_FORMS}'),
         ("cable 3 unix:run/a", '"run/a" is not an absolute path'),
         ("cable 3 dgram:/run/a,", '"" is not an absolute path'),
         ("cable 3 tcp:4000", f'"tcp:4000" is not of the form tcp:HOST:PORT{BRACKETS}'),

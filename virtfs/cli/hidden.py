@@ -23,4 +23,4 @@ def hidden_names(path: str) -> str:
     if not names:
         return ""
     some = ", ".join(map(quoted, names[:_SHOWN])) + (f" and {len(names) - _SHOWN} more" if names[_SHOWN:] else "")
-    return f'"{path}" is not empty: the mount hides {some}'
+    return f'"{path}" is not empty: the mount hides {some}; a shell that is already there must cd to it again'

@@ -14,11 +14,12 @@ from virtfs.cli.mounts import Answer, ask, chosen, no_mount, read, say, visible,
 from virtfs.cli.rates import Object, rates_of
 from virtfs.cli.surroundings import complain
 from virtfs.core.errors import VirtError
-from virtfs.core.quoting import one_line
+from virtfs.core.quoting import one_line, quoted
 from virtfs.fuse.mounttable import Mounted
 
 INTERVAL = 0.25  # seconds between the two samples from which the rates are computed
 
+_OTHER_FORMATS = (".png", ".pdf", ".jpg", ".jpeg", ".gif", ".webp", ".ps", ".eps", ".dot")  # formats of dot(1)
 _LOSING = ("impair", "filter")  # the settings that drop or change frames
 
 
@@ -46,8 +47,12 @@ def draw(directory: str | None, file: str) -> None:
     """Draw the topology of a mount as an SVG image.
 
     directory: the mount point; None for the default (mounts.chosen). file: the name of the image, "-" for standard
-    output. VirtError: ENOENT, dot is not installed; ETIMEDOUT, the mount does not answer; EIO, dot has failed.
+    output. VirtError: EINVAL, the name is that of another format; ENOENT, dot is not installed; ETIMEDOUT, the mount
+    does not answer; EIO, dot has failed.
     """
+    if (suffix := Path(file).suffix.lower()) in _OTHER_FORMATS:
+        remedy = f'choose a name that ends in .svg, or type "dot -T{suffix[1:]} topology" in the mount'
+        raise VirtError(errno.EINVAL, f"{quoted(file)}: --svg draws in SVG: {remedy}")
     dot = shutil.which("dot")
     if dot is None:
         raise VirtError(errno.ENOENT, 'drawing needs the program "dot": install Graphviz (package graphviz)')

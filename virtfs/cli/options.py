@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from virtfs.core.errors import VirtError
+from virtfs.core.ids import Unit
 from virtfs.core.limits import Limits
 from virtfs.core.quantities import format_size, parse_size
 
@@ -65,7 +66,8 @@ class MountOptions:
     limits: see Limits. log, state: the absolute path of the file, or None. debug: whether to log everything. source:
     the source to show in the mount table, or None for the default. flags: the name and the value of each flag that an
     option sets, see FLAGS. remount: whether to change an existing mount. given: the names of virtfs's own options
-    (see own()) that the parsed text contained.
+    (see own()) that the parsed text contained. internet: the unit of the interface that virtfs shell --net will create,
+    or None; no text sets it.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -76,6 +78,7 @@ class MountOptions:
     flags: tuple[tuple[str, bool], ...] = ()
     remount: bool = False
     given: frozenset[str] = frozenset()
+    internet: Unit | None = None
 
     def own(self) -> dict[str, str | None]:
         """Return virtfs's own options as a dict from name to text. The text is None if the option is not set.

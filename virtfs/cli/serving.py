@@ -94,7 +94,7 @@ async def _run(directory: str, options: MountOptions, ready: Callable[[], None])
                 tasks.keep(partial(_watch, mount, stop, ending), name="watching the mount table")
             with hurry:
                 state = Path(options.state) if options.state else None
-                await serve(fuse, directory, options.limits, ready, stop, state, options.text())
+                await serve(fuse, directory, options.limits, ready, stop, state, options.text(), options.internet)
         finally:
             ending.call()  # _watch may not have noticed yet that the mount is gone
             try:

@@ -21,7 +21,7 @@ from virtfs.cli.lacking import CONFINED
 from virtfs.cli.mount import serve_here
 from virtfs.cli.options import MountOptions
 from virtfs.cli.shell_mark import MOUNT_AGAIN
-from virtfs.cli.shell_net import join
+from virtfs.cli.shell_net import UNIT, join
 from virtfs.cli.shell_run import cover_run
 from virtfs.cli.signals import unless_ignored
 from virtfs.cli.surroundings import complain, sentence_of
@@ -68,7 +68,8 @@ def main(arguments: list[str]) -> int:
         subprocess.run(
             ["ip", "link", "set", "lo", "up"], check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True
         )
-        server = spawn(lambda ready: serve_here(directory, MountOptions(), ready, foreground=False))
+        options = MountOptions(internet=UNIT if channel else None)
+        server = spawn(lambda ready: serve_here(directory, options, ready, foreground=False))
     except FileNotFoundError:
         return _complain("there is no ip(8): install iproute2", 1)
     except VirtError as e:

@@ -17,9 +17,10 @@ import tempfile
 from pathlib import Path
 
 from virtfs.core.errors import VirtError
+from virtfs.core.ids import Unit
 from virtfs.host.mount_call import bind
 
-UNIT = 255  # the highest number, so that the lower ones are free
+UNIT = Unit(255)  # the highest number, so that the lower ones are free
 ADDRESS, GATEWAY, RESOLVER = "10.0.2.15", "10.0.2.2", "10.0.2.3"  # as in slirp4netns and QEMU's user network
 _SOCKET = "/run/virtfs-net.socket"
 _RESOLV_CONF = "/run/virtfs-resolv.conf"

@@ -343,6 +343,8 @@ def _hint(word: str, words: Words) -> str:
         return f": write {quoted(words.before() + word)}, without a blank"
     if (word, VIRT) in _FORM_OF_WORD:
         return f": {word} begins a line of the mount's ctl"
+    if meant := verbs.of_file_named(word):
+        return f": the verb is {' or '.join(f'{verb.name} ({verb.meaning})' for verb in meant)}"
     return ""
 
 

@@ -67,13 +67,13 @@ class SocketName:
 
 def names_socket(word: str) -> bool:
     """Return whether a word is meant as the name of a socket, even if it is not a valid one."""
-    return ":" in word
+    return ":" in word or "/" in word or word in get_args(Kind)
 
 
 def parse_socket(word: str) -> SocketName:
     """Parse a word such as "unix:/run/peer". VirtError: EINVAL; ERANGE, the port is out of range."""
     kind, _, rest = word.partition(":")
-    if kind not in get_args(Kind):
+    if not rest or kind not in get_args(Kind):
         raise VirtError(EINVAL, f"{quoted(word)} is not a socket: it must be {FORMS}")
     kind = cast(Kind, kind)
     match kind:

@@ -281,6 +281,11 @@ def known(noun: Noun, name: str) -> Verb:
     return verb
 
 
+def of_file_named(name: str) -> tuple[Verb, ...]:
+    """Return the verbs with an argument that the attribute files of this name mirror, in whatever directory."""
+    return tuple(verb for verb in VERBS if verb.arguments and (verb.file or "").rpartition("/")[2] == name)
+
+
 @cache
 def of_file(noun: Noun, file: str) -> tuple[Verb, ...]:
     """Return the verbs that an attribute file mirrors; () if no verb has that file."""

@@ -37,6 +37,7 @@ class Origin(Enum):
     MADE = "virtfs created the tap, and removes it with the interface"
     FOUND = "the tap existed before; virtfs restores its earlier state"
     CLONED = "an open of clone created the interface; the last close destroys it"
+    SHELL = "virtfs shell --net created the interface; destroy all leaves it in place"
 
 
 class State(Enum):
@@ -191,6 +192,11 @@ class Virt:
     def lost(self) -> bool:
         """Whether the interface has lost its tap or is destroyed."""
         return self.state in _TAPLESS
+
+    @property
+    def saved(self) -> bool:
+        """Whether lines of ctl recreate the interface. If not, it belongs to a program, and ends with it."""
+        return self.origin not in (Origin.CLONED, Origin.SHELL)
 
     @property
     def bounds(self) -> tuple[int, int]:

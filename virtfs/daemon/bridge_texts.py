@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from virtfs.core.bridge import NEW, Bridge, BridgeState, steps, without
 from virtfs.core.grammar import Action
-from virtfs.core.virt import Origin
 from virtfs.daemon import bridge_lines as lines
 from virtfs.daemon.bridge_registry import BridgeRegistry, Managed, Port
 from virtfs.daemon.interface import Interface
@@ -133,14 +132,15 @@ class BridgeTexts:
         """Return the name that the lines of a bridge use for the member with this interface index.
 
         It is None if the member is not a tap of the mount. It is "" for a tap that no line joins to the bridge: a tap
-        of an open clone, and, if the bridge or the tap is lost, a tap that is destroyed or has joined another bridge.
+        of an interface that is not saved, and, if the bridge or the tap is lost, a tap that is destroyed or has joined
+        another bridge.
         """
         interface = self._registry.last_at((None, index))
         if interface is None:
             return "" if index in managed.taps or index in managed.gone else None
         virt = interface.virt
         left = (managed.bridge.lost or virt.lost) and not self._joins(interface, managed)
-        return "" if left or virt.origin is Origin.CLONED else virt.tap
+        return "" if left or not virt.saved else virt.tap
 
     def _joins(self, interface: Interface, managed: Managed) -> bool:
         """Return whether the line of an interface has the verb `bridge` with the name of this bridge."""

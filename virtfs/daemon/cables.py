@@ -50,6 +50,15 @@ class Cables:
         for line, _, _ in self.described():
             yield line
 
+    def saved_lines(self) -> Iterator[str]:
+        """Yield the lines of the cables whose ends are recreated by lines of ctl."""
+        for joined in self._all:
+            if all(end.virt.saved for end in joined.ends):
+                yield joined.line
+        for plugged in self.sockets:
+            if plugged.interface.virt.saved:
+                yield plugged.line
+
     def ways(self) -> Iterator[tuple[Way, Way]]:
         """Yield the two directions of each cable: the one from its first end, then the one to its first end.
 

@@ -15,7 +15,7 @@ from virtfs.core.ids import Unit, User
 from virtfs.core.ip import IpInterface
 from virtfs.core.socketname import SocketName
 from virtfs.core.verbs import BRIDGE
-from virtfs.core.virt import Origin, Virt
+from virtfs.core.virt import Virt
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.interface import Interface
@@ -90,7 +90,7 @@ class LineChecks:
         VirtError: as for command().
         """
         for one in self._cables.lost_with(interface):
-            if one.virt.origin is Origin.CLONED:
+            if not one.virt.saved:
                 one.expect_tap()  # it has no lines
             lines = (line for line in self._state.again(one.virt) if line.target == one.virt.unit)
             for line in (line for line in lines if line.kind != "cable"):

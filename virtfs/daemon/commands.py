@@ -261,4 +261,4 @@ class Commands:
         self._state.end()
         async with self._lock:
             await self._bridges.destroy_all()
-            await self._lifecycle.destroy_all(keep=True)
+            await self._lifecycle.destroy_all(end=True)

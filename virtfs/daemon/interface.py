@@ -9,7 +9,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ip import IpInterface
 from virtfs.core.loan import Meter
 from virtfs.core.quoting import quoted
-from virtfs.core.virt import HostEnd, Origin, Virt
+from virtfs.core.virt import HostEnd, Virt
 from virtfs.daemon.taps import Found, host_end
 from virtfs.daemon.upopen import HostFollowsOpens
 from virtfs.files.capture import Capture
@@ -150,8 +150,8 @@ class Interface:
     @property
     def remedy(self) -> str:
         """What to do about a lost interface, as the end of an error message."""
-        cloned = self.virt.origin is Origin.CLONED
-        return f'"destroy {self.virt.unit}" removes it' if cloned else f'"ensure {self.virt.unit}" makes it again'
+        unit = self.virt.unit
+        return f'"ensure {unit}" makes it again' if self.virt.saved else f'"destroy {unit}" removes it'
 
     def expect_no_holder(self) -> None:
         """Raise VirtError EBUSY if a program has the tap, through the file fd."""

@@ -75,12 +75,14 @@ class Lifecycle:
         report: Callable[[VirtError, User], None],
         start: Start,
         garbage: Garbage,
+        internet: Unit | None,
     ) -> None:
         """Store the parts of the mount that interfaces need.
 
         root: the directory of the mount point. pcap: the capture of all interfaces. lock: held while interfaces
         change. report: sets a user's last_error. start: runs a task until the mount ends.
         garbage: exempts the objects of interfaces from garbage collection.
+        internet: the unit of the interface that virtfs shell --net will create, or None.
         """
         self._kernel = kernel
         self._registry = registry
@@ -97,6 +99,7 @@ class Lifecycle:
         self._lock = lock
         self._report = report
         self._garbage = garbage
+        self._internet = internet
         self._start = start
         self._rings = Rings(pcap.budget.memory)
         # The retired interfaces: the name, the tap, and whether the tap is to be deleted.
@@ -188,7 +191,10 @@ class Lifecycle:
 
     def _assemble(self, unit: Unit, tap: Tap, found: Found, made: bool, cloned: bool) -> Interface:
         ours = tap.made or is_left(found.link.alias, self._kernel.mark, made)
-        origin = Origin.CLONED if cloned else Origin.MADE if ours else Origin.FOUND
+        if unit == self._internet:
+            origin, self._internet = Origin.SHELL, None
+        else:
+            origin = Origin.CLONED if cloned else Origin.MADE if ours else Origin.FOUND
         host = replace(host_end(found.link, found.addresses, found.bridge), dropped=0)
         virt = Virt(
             unit, new_mac(unit, random.randrange(256)), host, persist=not tap.made, origin=origin
@@ -306,10 +312,15 @@ class Lifecycle:
         """Whether reap() has taps of retired interfaces to remove."""
         return bool(self._retired)
 
-    async def destroy_all(self, keep: bool) -> None:
-        """Destroy every interface. keep: whether taps with `persist` stay for the next mount."""
+    async def destroy_all(self, end: bool) -> None:
+        """Destroy every interface.
+
+        end: whether the mount ends. If so, taps with `persist` stay for the next mount. If not, the interface of
+        virtfs shell --net stays, since nothing but a new shell could make it again.
+        """
+        doomed = [interface for interface in self._registry if end or interface.virt.origin is not Origin.SHELL]
         # Restoring a tap that virtfs found takes a long time, so restore such taps concurrently.
-        await together(*(partial(self.retire, interface, keep=keep) for interface in self._registry))
+        await together(*(partial(self.retire, interface, keep=end) for interface in doomed))
         await self.reap()
 
 

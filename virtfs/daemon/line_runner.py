@@ -141,7 +141,7 @@ class LineRunner:
         try:
             with whole():
                 refusal = await self._bridges.destroy_all()
-                await self._lifecycle.destroy_all(keep=False)
+                await self._lifecycle.destroy_all(end=False)
                 self._failed.clear()
         finally:
             self._changes.publish()

@@ -13,6 +13,7 @@ import trio
 
 from virtfs import __version__
 from virtfs.core.errors import VirtError
+from virtfs.core.ids import Unit
 from virtfs.core.limits import Limits
 from virtfs.core.memory import OF_INTERFACES, Kind, Memory
 from virtfs.daemon.bridge_follow import BridgeFollower
@@ -77,12 +78,14 @@ class Daemon:
         state: StateFile | None,
         directory: str,
         options: str,
+        internet: Unit | None = None,
     ) -> None:
         """Make all parts and connect them.
 
         state: the file that keeps interfaces, bridges and cables for the next mount, or None if nothing is kept.
         directory: the path of the mount point, for the labels of metrics.
         options: the mount options that status.json shows.
+        internet: the unit of the interface that virtfs shell --net will create, or None.
         """
         self.options = options
         self.kernel = kernel
@@ -157,6 +160,7 @@ class Daemon:
             self.errors.report,
             tasks.start,
             self._garbage,
+            internet,
         )
         self.commands = Commands(
             kernel,
@@ -200,6 +204,7 @@ async def serve(
     stop: trio.Event,
     state: Path | None = None,
     options: str = "",
+    internet: Unit | None = None,
 ) -> None:
     """Serve a FUSE connection until the file system is unmounted or `stop` is set.
 
@@ -209,6 +214,7 @@ async def serve(
     state: the path of the file that keeps the text of ctl for the next mount, or None. The interfaces in this file are
     created before any request is answered.
     options: the mount options that status.json shows.
+    internet: the unit of the interface that virtfs shell --net will create, or None.
 
     On return, blocked readers have received ENXIO, and the taps are removed or restored.
     VirtError: EPROTO, the kernel's FUSE is too old; errors from opening the netlink sockets.
@@ -225,7 +231,8 @@ async def serve(
                 async with supervised() as tasks:
                     fifos = Fifos(tasks.start)
                     closing.callback(fifos.remove)
-                    mount = _Mount(fuse_fd, Daemon(kernel, fifos, tasks, limits, state_file, directory, options))
+                    daemon = Daemon(kernel, fifos, tasks, limits, state_file, directory, options, internet)
+                    mount = _Mount(fuse_fd, daemon)
                     closing.callback(mount.close)
                     settle()
                     libfuse.keep(mount.names, name="answering requests for names and texts")

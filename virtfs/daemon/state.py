@@ -27,6 +27,7 @@ from virtfs.forward.slices import in_slices
 
 log = logging.getLogger(__name__)
 
+_OWNERS = {Origin.CLONED: "an open clone", Origin.SHELL: "virtfs shell --net"}  # of the interfaces that are not saved
 ATTEMPTS = 3  # maximum number of attempts to take a consistent snapshot while other programs change bridges
 
 
@@ -79,7 +80,7 @@ class State:
         """Return the lines that recreate every interface, bridge and cable.
 
         Comments record what the lines cannot express: the taps and bridges that virtfs made and that outlive the
-        daemon, the interfaces of open clone files, and the lines of the state file that could not be replayed.
+        daemon, the interfaces that are not saved, and the lines of the state file that could not be replayed.
         """
         for interface in self._registry:
             self._renew(interface.virt)
@@ -123,7 +124,7 @@ class State:
 
     def _lines_after(self) -> Iterator[str]:
         """Yield the lines that follow those of the interfaces and bridges."""
-        yield from self._cables.lines()
+        yield from self._cables.saved_lines()
         yield from self.failed.comments()
 
     def _renew(self, virt: Virt) -> "_Lines":
@@ -136,8 +137,8 @@ class State:
         return known
 
     def _make_lines(self, virt: Virt) -> list[str]:
-        if virt.origin is Origin.CLONED:
-            return [f"# {virt.name} is the interface of an open clone"]
+        if not virt.saved:
+            return [f"# {virt.name} is the interface of {_OWNERS[virt.origin]}"]
         (first, *more), unwritable = self._verbs_of(virt, makes=True)
         return [
             format_command(Command("create", virt.unit, first)),

@@ -108,7 +108,19 @@ def connect_to(made: socket.socket, name: SocketName) -> None:
     connect_path().
     """
     with _explained(f"cannot connect to {name}"):
-        made.connect(name.path)
+        try:
+            made.connect(name.path)
+        except PermissionError as failure:
+            raise PermissionError(failure.errno, f"{failure.strerror}{_who_may_connect(name.path)}") from None
+
+
+def _who_may_connect(path: str) -> str:
+    """Return the rights of a socket and the remedy, as the end of an error message; "" if they are unknown."""
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+    except OSError:  # this user may not search the directory
+        return ""
+    return f': its mode is {mode:04o}: at the other end, "mode 666" lets every user connect, "group NAME" a group'
 
 
 def bind_datagrams(path: str, rights: Rights) -> OwnSocket:

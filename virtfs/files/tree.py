@@ -173,7 +173,7 @@ class Tree:
             "fd": ports.fd,
             "history": ports.history_file,
             "next": Text(virt, _line(lambda: str(wire.peek())), lasting=False),
-            "wait": Directory(virt, lambda: waits(wire, opens, ports.frame.seats), steady=True),
+            "wait": Directory(virt, lambda: waits(wire, opens, ports.frame.seats, ports.look), steady=True),
             "clients": self._clients(ports),
             **{name: self._value(virt, name, value) for name, value in VALUES.items()},
             "stats": Directory(virt, lambda: {name: self._counter(virt, name) for name in COUNTERS}, steady=True),

@@ -265,6 +265,8 @@ def test_right_after_its_holder(virt: Virt, request_: dict[str, Any]) -> None:
         Loan(virt, request_).close()
         virt.open().close()
         Loan(virt, request_).close()
+        virt.mount.root.open(f"{virt.name}/rx", os.O_RDONLY | os.O_NONBLOCK).close()
+        Loan(virt, request_).close()
         virt.set("impair delay 1ms")
         virt.set("-impair")
         Loan(virt, request_).close()

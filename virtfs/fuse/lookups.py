@@ -89,11 +89,21 @@ class Lookups:
         node = self.node(request.inode)
         if not isinstance(node, Symlink):
             raise VirtError(errno.EINVAL, "the file is not a symbolic link")
+        user = request.user_and_process
         try:
             target = node.follow()
         except (OSError, MemoryError) as failure:
             # The caller is probably about to open the target, so this is a refused open.
-            self._report(refusal := refused(failure), request.user_and_process)
+            self._report(refusal := refused(failure), user)
             raise refusal from failure
-        self._answers.answer(request.unique, os.fsencode(target))
-        return True
+        if isinstance(target, str):
+            self._answers.answer(request.unique, os.fsencode(target))
+            return True
+
+        async def work() -> None:
+            followed = await target
+            if self._later.pending(request.unique):
+                self._answers.answer(request.unique, os.fsencode(followed))
+
+        self._later.query(request, work, failed=lambda refusal: self._report(refusal, user))
+        return False

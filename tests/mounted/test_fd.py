@@ -48,6 +48,7 @@ def refusal(virt: Virt, request: object = None, process: Process | None = None) 
     connection, answer, tap = process.call(borrowing.ask, virt.name, message)
     process.call(os.close, connection)
     assert tap == -1
+    assert answer["error"].startswith(f"{virt.name}/fd: ")
     return answer["errno"], answer["error"]
 
 

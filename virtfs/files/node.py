@@ -7,7 +7,7 @@ the inode numbers.
 import os
 import stat
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -195,10 +195,9 @@ class Symlink(Node):
         super().__init__(owner)
         self.target = target
 
-    def follow(self) -> str | Awaitable[str]:
+    def follow(self) -> str:
         """Return the target. Called when a program follows the link, perhaps to open the target.
 
-        If the caller has to wait, return an awaitable, so that only this readlink(2) or open(2) waits.
         OSError: the link cannot be followed.
         """
         return self.target

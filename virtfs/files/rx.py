@@ -1,17 +1,16 @@
 """rx: a symbolic link to the FIFO of an interface."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from virtfs.core.virt import Virt
-from virtfs.files.frame import Seats, TapReturning
+from virtfs.files.frame import Seats
 from virtfs.files.node import Symlink
 
 
 class Rx(Symlink):
     """The symbolic link `rx`. followed: called when a program follows the link, because it may then open the FIFO.
 
-    While a program has the tap, following the link fails with EBUSY. Once this program has ended, following the link
-    waits until virtfs has the tap again.
+    While a program has the tap, following the link fails with EBUSY. This is TapReturning if the program has ended.
     """
 
     __slots__ = ("_followed", "_seats", "_virt")
@@ -22,17 +21,7 @@ class Rx(Symlink):
         self._seats = seats
         self._followed = followed
 
-    def follow(self) -> str | Awaitable[str]:
-        try:
-            return self._follow()
-        except TapReturning as refusal:
-            return self._follow_later(refusal)
-
-    def _follow(self) -> str:
+    def follow(self) -> str:
         self._seats.expect_no_holder(f"{self._virt.name}/rx")
         self._followed()
         return self.target
-
-    async def _follow_later(self, refusal: TapReturning) -> str:
-        await refusal.regained()
-        return self._follow()

@@ -2,7 +2,7 @@
  * An echo with many frames in one system call: sends each frame of the EtherType for experiments, 0x88b5, back.
  *
  *     cc -std=c11 -Wall -Wextra -o stream examples/c/stream.c
- *     ./stream /mnt/virt/virt3
+ *     ./stream 3                                      # or the interface's directory, /mnt/virt/virt3
  *
  * In the file `stream`, the length of each frame precedes it: 4 bytes in network byte order. read(2) returns as many
  * whole records as wait and fit. It waits for the first one.
@@ -62,9 +62,12 @@ main(int argc, char *argv[])
 	int fd;
 
 	if (argc != 2)
-		errx(2, "usage: stream DIRECTORY");
-	if (chdir(argv[1]) == -1 || (errno = virtif_address(".", mac)) != 0 || (fd = open("stream", O_RDWR | O_CLOEXEC)) == -1)
-		err(1, "%s", argv[1]);
+		errx(2, "usage: stream NUMBER|DIRECTORY");
+	if ((fd = virtif_open_stream(argv[1], mac)) == -1) {
+		if (errno == EINVAL)
+			errx(2, "%s: usage: stream NUMBER|DIRECTORY (the tap itself, fd=N, has no stream)", argv[1]);
+		errx(1, "%s: %s", argv[1], virtif_error());
+	}
 	while ((size = read(fd, records, sizeof(records))) > 0 || (size == -1 && errno == EINTR))
 		if (size > 0)
 			write_all(fd, records, answer(records, (size_t)size, mac));

@@ -9,6 +9,11 @@
  *     fd = virtif_open(3);                            // read(2) receives one frame, write(2) sends one; -1: an error
  *     error = virtif_address("/mnt/virt/virt3", mac); // the MAC address of virt
  *     fd = virtif_open_named(argv[1], mac);           // the same for "3", "/mnt/virt/virt3" or, in virtfs exec, "fd=3"
+ *     if (fd != -1 && read(fd, frame, sizeof(frame)) == -1)
+ *         err(1, "read");                             // not virtif_error(), which knows only the calls of this header
+ *
+ * Include this header first. With -std=c11, other headers would otherwise leave out POSIX; -D_POSIX_C_SOURCE=200809L or
+ * -std=gnu11 helps too.
  *
  * The mount is that of `virtfs shell` ($VIRTFS), or /mnt/virt. Creating and destroying need root; the owner of an
  * interface may open it. rump_pub_virtif_create() has the name and the meaning of the function of NetBSD's rump kernels
@@ -21,7 +26,7 @@
 #define VIRTIF_H
 
 #if defined(__STRICT_ANSI__) && !defined(_POSIX_C_SOURCE) && !defined(_GNU_SOURCE)
-#define _POSIX_C_SOURCE 200809L /* O_CLOEXEC, with -std=c11; include this file first, or define it yourself */
+#define _POSIX_C_SOURCE 200809L /* PATH_MAX and O_CLOEXEC, with -std=c11 */
 #endif
 
 #include <errno.h>
@@ -31,6 +36,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#if !defined(PATH_MAX) || !defined(O_CLOEXEC)
+#error "virtif.h needs POSIX.1-2008: include it before all other headers, or compile with -D_POSIX_C_SOURCE=200809L"
+#else
 
 #define VIRTIF_FRAME_MAX 65553 /* bytes; the longest frame: a buffer of this size is enough for every read(2) */
 #define VIRTIF_RUMP_MAX 0x100  /* rump kernels have the interfaces virt0 to virt255 */
@@ -150,16 +159,19 @@ virtif_address(const char *directory, unsigned char mac[6])
 	return count == 6 ? 0 : virtif_own_error_(ENXIO); /* the interface has vanished meanwhile */
 }
 
-/* Open the frames in the directory of an interface, unless `fd` is NULL, and read its MAC address. Return 0 or an errno. */
+/*
+ * Open a file in the directory of an interface, unless `fd` is NULL, and read the MAC address of the interface. Return 0
+ * or an errno.
+ */
 static inline int
-virtif_open_in_(const char *directory, int *fd, unsigned char mac[6])
+virtif_open_in_(const char *directory, const char *file, int *fd, unsigned char mac[6])
 {
 	char path[PATH_MAX];
 	int error = virtif_address(directory, mac);
 
 	if (error)
 		return error;
-	if (snprintf(path, sizeof(path), "%s/frame", directory) >= PATH_MAX)
+	if (snprintf(path, sizeof(path), "%s/%s", directory, file) >= PATH_MAX)
 		return virtif_own_error_(ENAMETOOLONG);
 	return fd == NULL || (*fd = open(path, O_RDWR | O_CLOEXEC)) != -1 ? 0 : virtif_refused_open_(errno);
 }
@@ -191,7 +203,33 @@ virtif_open_named(const char *name, unsigned char mac[6])
 	if (error)
 		(void)virtif_own_error_(error);
 	else
-		error = virtif_open_in_(directory, is_fd ? NULL : &fd, mac);
+		error = virtif_open_in_(directory, "frame", is_fd ? NULL : &fd, mac);
+	if (error) {
+		errno = error;
+		return -1;
+	}
+	return fd;
+}
+
+/*
+ * Open the file `stream` of an interface, which is named by its number or the path of its directory, and store its MAC
+ * address. Return a descriptor, or -1 with errno, as virtif_open_named() does. EINVAL: also for fd=3, because a tap has
+ * no stream.
+ */
+static inline int
+virtif_open_stream(const char *name, unsigned char mac[6])
+{
+	int num = virtif_number_(name), fd = -1, error = 0;
+	char path[PATH_MAX];
+
+	if (*name == '\0' || strncmp(name, "fd=", 3) == 0)
+		error = EINVAL;
+	else if (num != -1)
+		error = virtif_path_(path, "virt%d", num);
+	if (error)
+		(void)virtif_own_error_(error);
+	else
+		error = virtif_open_in_(num != -1 ? path : name, "stream", &fd, mac);
 	if (error) {
 		errno = error;
 		return -1;
@@ -244,8 +282,9 @@ rump_pub_virtif_create(int num)
 }
 
 /*
- * Return why the last failed call of this thread has failed: the sentence of last_error if virtfs refused it, or the
- * text of strerror(3). The next refused command of the same user replaces the sentence of virtfs.
+ * Return why the last failed call of a virtif function by this thread has failed: the sentence of last_error if virtfs
+ * refused it, or the text of strerror(3). The next refused command of the same user replaces the sentence of virtfs.
+ * After a read(2) or write(2) that has failed, use strerror(errno): this function does not know about it.
  */
 static inline const char *
 virtif_error(void)
@@ -268,4 +307,5 @@ virtif_error(void)
 	return text;
 }
 
+#endif /* PATH_MAX, O_CLOEXEC */
 #endif /* VIRTIF_H */

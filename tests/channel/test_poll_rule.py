@@ -257,7 +257,7 @@ def on_wait(name: str) -> Callable[[], AbstractAsyncContextManager[Polled]]:
     async def make() -> AsyncIterator[Polled]:
         async with side() as (bench, it, _):
             steps = {**it.steps(), "a reader comes": it.wire.opened}
-            yield Polled(bench, waits(it.wire, Opens(), Seats())[name], os.O_RDONLY, steps)
+            yield Polled(bench, waits(it.wire, Opens(), Seats(), look=lambda: None)[name], os.O_RDONLY, steps)
 
     return make
 

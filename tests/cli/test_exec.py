@@ -146,6 +146,31 @@ def test_the_command_finds_the_directory_of_each_descriptor(mount: Mount) -> Non
     assert "PATH=" in said
 
 
+def test_a_second_tap_needs_a_number_of_its_own(mount: Mount) -> None:
+    """Otherwise it would replace the first one, and the program would have one interface less than it expects."""
+    mount.ctl("create 3 up\ncreate 4 up")
+    second = f"{sys.executable} -m virtfs exec {DIR}/virt4 -- true"
+    for line, said in (
+        (second, "virtfs: exec: descriptor 3 is already the tap of virt3: give another number, as in --fd 4\n"),
+        (f"exec 3<&-; {second}", ""),
+    ):
+        program = mount.fork("virtfs", "exec", f"{DIR}/virt3", "--", "sh", "-c", line, stderr=PIPE)
+        assert finished(program)[1] == said
+
+
+def test_an_owner_who_may_not_open_dev_net_tun(virts: Virts, tmp_path: Path) -> None:
+    virt = virts("up owner daemon")
+    finished(run(virt, "--help"))  # shows the checkout to every user
+    hide = "touch $1; chmod 0600 $1; mount --bind $1 /dev/net/tun; cd /mnt/virt"
+    as_daemon = "PYTHONPATH=/mnt/checkout exec setpriv --reuid 1 --regid 1 --clear-groups"
+    script = f'{hide}; {as_daemon} "$0" -m virtfs exec {virt.unit} --tun -- true'
+    words = ["unshare", "--mount", "sh", "-c", script, sys.executable, str(tmp_path / "tun")]
+    program = virt.mount.start(*words, stdout=PIPE, stderr=PIPE)
+    said = "no permission to open /dev/net/tun (mode 0600): as root, run `chmod 0666 /dev/net/tun`"
+    assert finished(program) == ("", f"virtfs: exec: {said}\n")
+    assert program.returncode == 1
+
+
 COMMAND_MISSING, INTERFACE_MISSING = "put the command after --", "name the interface before --"
 
 
@@ -158,9 +183,11 @@ COMMAND_MISSING, INTERFACE_MISSING = "put the command after --", "name the inter
         (["--", "true"], INTERFACE_MISSING),
         (["--tun", "--", "true"], INTERFACE_MISSING),
         ([], INTERFACE_MISSING),
+        (["3", "--tun", "--fd", "4", "--", "true"], "leave out --fd"),
+        (["3", "--tun", "--vnet-hdr", "--", "true"], "leave out --vnet-hdr"),
     ],
 )
-def test_both_the_interface_and_the_command_are_needed(
+def test_words_that_do_not_fit_together(
     words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -63,9 +63,9 @@ async def test_a_listing_that_follows_all_links(looked: list[str], monkeypatch: 
             await trio.lowlevel.checkpoint()
         await until(lambda: len(looked) >= len(SOON) * MANY)
         assert Counter(looked) == {f"virt{unit}": len(SOON) for unit in range(MANY)}
-        looked.clear()
         bench.registry.get(Unit(1)).ports.rx.follow()
         await bench.say("destroy 1")
+        looked.clear()
         bench.daemon.fifos.check()
         last = {f"virt{unit}" for unit in range(MANY - 3, MANY)}
         assert last <= set(looked)

@@ -130,6 +130,19 @@ def test_the_header_in_cpp(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("flags", "errors"),
+    [("-std=c11", 1), ("-std=gnu11", 0), ("-std=c11 -D_POSIX_C_SOURCE=200809L", 0)],
+)
+def test_the_header_after_another_one(flags: str, errors: int) -> None:
+    """Without POSIX there is one error, which says what to do."""
+    source = '#include <stdio.h>\n#include "virtif.h"\nint main(void) { return 0; }\n'
+    command = ["gcc", *flags.split(), "-Wall", "-Wextra", "-fsyntax-only", "-I", str(EXAMPLES / "c"), "-x", "c", "-"]
+    said = subprocess.run(command, input=source, capture_output=True, text=True).stderr
+    assert said.count("error:") == errors, said
+    assert ("include it before all other headers, or compile with -D_POSIX_C_SOURCE=200809L" in said) == bool(errors)
+
+
 def test_the_sentence_when_the_tap_has_another_holder(virt: Virt, tmp_path: Path) -> None:
     program = tmp_path / "responder"
     build("c", EXAMPLES / _SOURCE["c"], program)

@@ -62,8 +62,26 @@ def test_an_echo_over_stream(virt: Virt, tmp_path: Path) -> None:
         assert virt.host_gets() == one[6:12] + address + one[12:]
     virt.set("down")
     assert finished(echo)[1] == f"stream: {DIR}/{virt.name}: Host is down\n"
-    echo = virt.mount.start(program, DIR, stderr=PIPE)
-    assert finished(echo)[1] == f"stream: {DIR}: No such file or directory\n"
+
+
+def test_the_echo_says_why_it_cannot_open_the_interface(virt: Virt, tmp_path: Path) -> None:
+    """It takes a number or a directory, as the responders do, and prints the sentence of virtfs."""
+    program = str(compiled.example("stream", tmp_path))
+    reader = virt.open()
+    busy = f"{virt.unit}: {virt.name}/stream: {virt.name} is already open for reading (exclusive read; see clients)"
+    for name, status, said in (
+        (str(virt.unit), 1, busy),
+        (DIR, 1, f"{DIR}: No such file or directory"),
+        ("fd=3", 2, "fd=3: usage: stream NUMBER|DIRECTORY (the tap itself, fd=N, has no stream)"),
+        ("", 2, ": usage: stream NUMBER|DIRECTORY (the tap itself, fd=N, has no stream)"),
+    ):
+        echo = virt.mount.start(program, name, stderr=PIPE)
+        assert (finished(echo)[1], echo.returncode) == (f"stream: {said}\n", status)
+    reader.close()
+    echo = virt.mount.start(program, str(virt.unit), stderr=PIPE)
+    until(lambda: "stream" in virt.read("clients"), "it has opened stream")
+    echo.kill()
+    finished(echo)
 
 
 def interrupted(mount: Mount, watcher: subprocess.Popen[str]) -> str:

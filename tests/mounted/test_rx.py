@@ -25,6 +25,18 @@ def test_a_reader_that_polls_first_gets_no_end_of_the_file(virt: Virt) -> None:
         file.read()
 
 
+def test_a_reader_that_has_gone_ends_no_wait_for_the_next(virt: Virt) -> None:
+    """The server looks for readers only a few times a second, but also when a program begins to wait for one."""
+    file = virt.mount.root.open(f"{virt.name}/rx", NONBLOCK)
+    assert virt.read("wait/reader") == "1"
+    file.close()
+    waiting = virt.mount.root.open(f"{virt.name}/wait/reader", NONBLOCK)
+    with fails(errno.EAGAIN):
+        waiting.read()
+    virt.mount.process().open(f"{virt.name}/rx", os.O_RDONLY)
+    assert waiting.poll(select.POLLIN, PATIENCE) == select.POLLIN
+
+
 def test_a_reader_is_not_told_of_down(virt: Virt) -> None:
     file = virt.mount.root.open(f"{virt.name}/rx", os.O_RDONLY)
     reading = file.begin_read()

@@ -13,9 +13,11 @@ import re
 import resource
 import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from virtfs.cli.device_nodes import TUN, check_devices
 from virtfs.cli.surroundings import complain
 from virtfs.cli.unstarted import refusal as refused
 from virtfs.core.errors import VirtError
@@ -24,6 +26,7 @@ from virtfs.fuse.mounttable import mounts
 # The connection gets the lowest free descriptor number that is at least this. Few programs use numbers this high.
 _CONNECTION = 100
 _ANSWER = 4096  # maximum length of an answer in bytes
+_TUN_NUMBER = os.makedev(10, 200)  # that of /dev/net/tun: MISC_MAJOR and TUN_MINOR of the kernel
 _PATIENCE = 30  # seconds to wait for the server's answer
 # Python sets these signals to be ignored. Without a reset, the executed program would ignore them too.
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -36,9 +39,10 @@ def execute(interface: str, command: list[str], *, number: int, header: bool, tu
     VIRTFS_FD3 for 3. header: whether a virtio_net_hdr precedes each frame. tun:
     whether the command itself attaches to the tap, and so gets no descriptor.
     Return only if the command cannot be run: 127 if there is no such program, 126 if it cannot be executed.
-    VirtError: there is no such interface, the server refuses the request, or the number is not possible.
+    VirtError: there is no such interface, the server refuses the request, the number is not possible, or this user may
+    not open /dev/net/tun.
     """
-    _check(number)
+    _check_device() if tun else _check(number)
     directory = find(interface)
     if not tun:
         # The program finds the MAC address and the mtu there. Each descriptor has its own variable, because
@@ -123,8 +127,29 @@ def _lowest(number: int) -> int:
     return max(_CONNECTION, number + 1)
 
 
+def _check_device() -> None:
+    """Check that this user may open /dev/net/tun, because many programs do not say which file they cannot open."""
+    try:
+        check_devices(TUN)
+    except VirtError as refusal:
+        raise VirtError(refusal.errno, f"exec: {refusal.strerror}") from refusal
+
+
+def _is_tap(number: int) -> bool:
+    """Return whether a descriptor is a tap that an outer `virtfs exec` has given to this process."""
+    if f"VIRTFS_FD{number}" not in os.environ:
+        return False
+    with suppress(OSError):  # it is closed
+        return os.fstat(number).st_rdev == _TUN_NUMBER
+    return False
+
+
 def _check(number: int) -> None:
     """Raise VirtError EINVAL if the tap and the connection cannot get their descriptor numbers."""
+    if number >= 0 and _is_tap(number):
+        held = os.path.basename(os.environ[f"VIRTFS_FD{number}"])
+        reason = f"descriptor {number} is already the tap of {held}: give another number, as in --fd {number + 1}"
+        raise VirtError(errno.EINVAL, f"exec: {reason}")
     if number < 0:
         raise VirtError(errno.EINVAL, f"exec: --fd {number}: a descriptor number cannot be negative")
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -136,6 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.parser.error("name the interface before --, as in `virtfs exec 3 -- CMD`")
     if given.verb == "exec" and (given.stray or not command):
         given.parser.error("put the command after --, as in `virtfs exec 3 -- CMD`")
+    if given.verb == "exec" and given.tun and given.fd is not None:
+        given.parser.error("with --tun, CMD gets no descriptor: leave out --fd")
+    if given.verb == "exec" and given.tun and given.vnet_hdr:
+        given.parser.error("with --tun, CMD asks for a virtio_net_hdr by itself (IFF_VNET_HDR): leave out --vnet-hdr")
     if given.verb == "shell" and given.directory and not given.join:
         given.parser.error("-d chooses the shell for --join")
     try:
@@ -173,7 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "exec":
                 from virtfs.cli.execute import execute
 
-                return execute(given.interface, command, number=given.fd, header=given.vnet_hdr, tun=given.tun)
+                number = 3 if given.fd is None else given.fd
+                return execute(given.interface, command, number=number, header=given.vnet_hdr, tun=given.tun)
             case _:
                 # Some versions of Python keep the "--" in the command, others do not.
                 apart = given.command[:1] == ["--"] or words[: len(words) - len(given.command)][-1:] == ["--"]
@@ -328,14 +333,14 @@ def _parser() -> argparse.ArgumentParser:
     one = verbs.add_parser(
         "exec",
         help="run a program with the tap of an interface",
-        usage="virtfs exec N [--fd FD] [--vnet-hdr] [--tun] -- CMD ...",
+        usage="virtfs exec N [[--fd FD] [--vnet-hdr] | --tun] -- CMD ...",
         description=_EXEC,
         formatter_class=raw,
     )
     one.set_defaults(parser=one)
     one.add_argument("interface", metavar="N", nargs="?", help="number of the interface, or path of its directory")
     one.add_argument("stray", nargs="*", help=argparse.SUPPRESS)
-    one.add_argument("--fd", type=int, default=3, help="number of the descriptor (3)")
+    one.add_argument("--fd", type=int, help="number of the descriptor (3)")
     one.add_argument("--vnet-hdr", action="store_true", help="precede each frame with a struct virtio_net_hdr")
     one.add_argument("--tun", action="store_true", help="let CMD attach to the tap through /dev/net/tun")
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 import virtfs
+from virtfs.cli.device_nodes import FUSE, TUN, check_devices
 from virtfs.cli.lacking import CONFINED, FOR_A_SHELL, UNMASKED, lacking
 from virtfs.cli.shell_mark import MARK, inside
 from virtfs.cli.shell_net import check_passt, start_passt
@@ -52,7 +53,6 @@ os.close(entered)
 os.close(mapped)
 os.execvp(sys.argv[3], sys.argv[3:])
 """
-_DEVICES = (Path("/dev/fuse"), Path("/dev/net/tun"))
 # Sysctls: the name, the value that forbids user namespaces, and a value that allows them.
 _SYSCTLS = (
     ("kernel.unprivileged_userns_clone", "0", "1"),
@@ -72,7 +72,7 @@ def shell(command: list[str], stay: bool = False, net: bool = False) -> int:
     The status is 128 + n if signal n ended the command.
     VirtError: the system forbids namespaces or access to a device; the error message says what to change.
     """
-    check_devices()
+    check_devices(FUSE, TUN)
     if not os.geteuid() and (missing := lacking(FOR_A_SHELL)):
         raise VirtError(errno.EPERM, f"cannot create namespaces: {missing}")
     if net:
@@ -90,19 +90,6 @@ def shell(command: list[str], stay: bool = False, net: bool = False) -> int:
         return _run(str(directory), command, stay, net)
     finally:
         temporary.remove(directory, lock)
-
-
-def check_devices() -> None:
-    """Check that this user may open the device nodes that the server needs. VirtError: ENODEV, EACCES."""
-    missing = [device for device in _DEVICES if not device.exists()]
-    if missing:
-        what, modules = " and no ".join(map(str, missing)), " ".join(device.name for device in missing)
-        raise VirtError(errno.ENODEV, f"there is no {what}: as root, run `modprobe -a {modules}`")
-    denied = [device for device in _DEVICES if not os.access(device, os.R_OK | os.W_OK)]
-    if denied:
-        what = " and ".join(f"{device} (mode {device.stat().st_mode & 0o777:04o})" for device in denied)
-        change = f"chmod 0666 {' '.join(map(str, denied))}"
-        raise VirtError(errno.EACCES, f"no permission to open {what}: as root, run `{change}`")
 
 
 def _run(directory: str, command: list[str], stay: bool, net: bool) -> int:

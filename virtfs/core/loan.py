@@ -9,8 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from virtfs.core.errors import VirtError
-from virtfs.core.ids import Gid, Uid
+from virtfs.core.errors import VirtError, refused
+from virtfs.core.ids import Gid, Uid, Unit
 from virtfs.core.quoting import quoted
 from virtfs.core.virt import Counters, Virt
 
@@ -79,24 +79,24 @@ def parse_request(data: bytes) -> Request:
     except (ValueError, RecursionError):
         request = None
     if not isinstance(request, dict) or len(data) > REQUEST:
-        raise VirtError(errno.EINVAL, f'fd: {quoted(text[:80])} is not a JSON object such as {{"vnet_hdr":0}}')
+        raise VirtError(errno.EINVAL, f'{quoted(text[:80])} is not a JSON object such as {{"vnet_hdr":0}}')
     for key, value in request.items():
         _check(key, value)
     lend = request.get("lend", False)
     if lend and "vnet_hdr" in request:
-        raise VirtError(errno.EINVAL, "fd: vnet_hdr cannot be combined with lend: the program chooses vnet_hdr itself")
+        raise VirtError(errno.EINVAL, "vnet_hdr cannot be combined with lend: the program chooses vnet_hdr itself")
     return Request(request.get("vnet_hdr", HEADER) == HEADER, lend)
 
 
 def _check(key: str, value: object) -> None:
     if key == "vnet_hdr":
         if type(value) is not int or value not in (0, HEADER):
-            raise VirtError(errno.EINVAL, f"fd: vnet_hdr: {quoted(json.dumps(value))} is neither 0 nor {HEADER}")
+            raise VirtError(errno.EINVAL, f"vnet_hdr: {quoted(json.dumps(value))} is neither 0 nor {HEADER}")
     elif key == "lend":
         if type(value) is not bool:
-            raise VirtError(errno.EINVAL, f"fd: lend: {quoted(json.dumps(value))} is neither true nor false")
+            raise VirtError(errno.EINVAL, f"lend: {quoted(json.dumps(value))} is neither true nor false")
     else:
-        raise VirtError(errno.EINVAL, f"fd: unknown key {quoted(key)}: the keys are vnet_hdr and lend")
+        raise VirtError(errno.EINVAL, f"unknown key {quoted(key)}: the keys are vnet_hdr and lend")
 
 
 def granted(virt: Virt, request: Request) -> bytes:
@@ -104,6 +104,12 @@ def granted(virt: Virt, request: Request) -> bytes:
     answer = {"name": virt.name, "tap": virt.host.name, "address": virt.address.hex(":"), "mtu": virt.host.mtu}
     header = HEADER if request.header else 0
     return json.dumps({**answer, **({"lend": True} if request.lend else {"vnet_hdr": header})}).encode()
+
+
+def about(unit: Unit, failure: OSError | MemoryError) -> VirtError:
+    """Return the failure of a request as a VirtError whose sentence begins with the path of the file `fd`."""
+    error, path = refused(failure), f"virt{unit}/fd: "
+    return error if error.strerror.startswith(path) else VirtError(error.errno, f"{path}{error.strerror}")
 
 
 def refusal(error: VirtError) -> bytes:

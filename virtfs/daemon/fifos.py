@@ -258,6 +258,11 @@ class Fifos:
         for unit in self._next():
             self._check(unit)
 
+    def look(self, unit: Unit) -> None:
+        """Look now whether a program reads the FIFO of an interface, so that the wire counts its readers correctly."""
+        if unit in self._feeds:
+            self._check(unit)
+
     async def is_read(self, interface: Interface) -> bool:
         """Look now whether a program reads the FIFO of an interface, instead of trusting the last check."""
         unit = interface.virt.unit

@@ -224,6 +224,7 @@ class Lifecycle:
                 application=self._pcap.application,
                 fifo=str(self._fifos.path(virt)),
                 followed=partial(self._fifos.followed, unit),
+                look=partial(self._fifos.look, unit),
                 socket=str(self._sockets.path(virt)),
                 listen=partial(self._sockets.listen, virt),
                 report=self._report,

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import trio
 
-from virtfs.core.errors import VirtError, refused
+from virtfs.core.errors import VirtError
 from virtfs.core.ids import Uid, Unit, User
-from virtfs.core.loan import REQUEST, parse_request, refusal
+from virtfs.core.loan import REQUEST, about, parse_request, refusal
 from virtfs.core.memory import OPEN, Kind, Memory
 from virtfs.core.virt import Virt
 from virtfs.daemon.interface import Interface
@@ -105,8 +105,9 @@ class LoanSockets:
                         raise VirtError(errno.ENXIO, f"virt{unit} is gone")
                     self._admit(peer)
                 except OSError as failure:
+                    answer = refusal(about(unit, failure))
                     with connection, suppress(OSError):
-                        await connection.send(refusal(refused(failure)))  # does not wait, because the buffer is empty
+                        await connection.send(answer)  # does not wait, because the buffer is empty
                     continue
                 self._start(
                     partial(self._serve, interface, connection, peer),
@@ -116,7 +117,7 @@ class LoanSockets:
     def _admit(self, peer: Peer) -> None:
         """Count a connection. VirtError EBUSY: the user has too many, or all users together have."""
         if self._waiting.total() >= MOST or (peer.uid != 0 and self._waiting[peer.uid] >= EACH):
-            raise VirtError(errno.EBUSY, "fd: too many connections are waiting for an answer: try again later")
+            raise VirtError(errno.EBUSY, "too many connections are waiting for an answer: try again later")
         self._waiting[peer.uid] += 1
 
     def _answered(self, peer: Peer) -> None:
@@ -158,7 +159,7 @@ class LoanSockets:
             ended, find = partial(has_ended, connection.fileno()), partial(holding, connection.fileno())
             return await self._loans.give(interface, parse_request(data), peer, ended, find)
         except (OSError, MemoryError) as failure:
-            error = refused(failure)
+            error = about(interface.virt.unit, failure)
             self._report(error, User(peer.uid, peer.gid, peer.pid))
             await connection.send(refusal(error))
             return None

@@ -133,7 +133,7 @@ class Loans:
         if virt.lost or interface not in self._registry:
             raise VirtError(errno.ENXIO, f"{virt.name} is gone")
         check_rights(virt, peer.uid, peer.groups)
-        interface.expect_no_holder()
+        interface.ports.frame.seats.expect_no_holder(f"{virt.name}/fd")
         if self._has_cable(interface):
             raise VirtError(errno.EBUSY, f"{virt.name}/fd: {virt.name} has a cable: uncable {virt.unit} first")
         if wire.path is not None or wire.out.path is not None:

@@ -76,7 +76,7 @@ class Seats:
         opens: the open files of the interface, for the error message. rx: whether `rx` has a reader.
         VirtError EBUSY: another program has the tap or reads frames; or one writes frames, and `holder.alone` is true.
         """
-        self.expect_no_holder(name)
+        self.expect_no_holder(f"{name}/fd")
         if self.readers or rx:
             raise _occupied(name, holder.pid, opens, reads, "reading")
         if self.writers and holder.alone:

@@ -33,6 +33,7 @@ class Ports:
         application: str,
         fifo: str,
         followed: Callable[[], None],
+        look: Callable[[], None],
         socket: str,
         listen: Callable[[], None],
         report: Callable[[VirtError, User], None],
@@ -44,12 +45,14 @@ class Ports:
         seats: counts the opens of frame, hex and stream. opening: acts on their first open and last close.
         budget: limits the memory of captures. application: the name of the program in captures.
         fifo: the path of the FIFO behind rx. followed: called when a program follows the link rx.
+        look: looks whether a program reads rx, so that the wire counts its readers correctly.
         socket: the path of the socket behind fd. listen: creates this socket.
         report: sets a user's last_error.
         start: runs a task until the mount ends.
         """
         self.wire = wire
         self.opens = opens
+        self.look = look
         self.frame = Frame(wire, opens, seats, opening)
         self.hex = Hex(self.frame, opens, report)
         self.stream = Stream(self.frame, opens, report)

@@ -10,7 +10,7 @@ from virtfs.files.node import Symlink
 class Rx(Symlink):
     """The symbolic link `rx`. followed: called when a program follows the link, because it may then open the FIFO.
 
-    While a program has the tap, following the link fails with EBUSY.
+    While a program has the tap, following the link fails with EBUSY. This is TapReturning if the program has ended.
     """
 
     __slots__ = ("_followed", "_seats", "_virt")

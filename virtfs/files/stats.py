@@ -1,6 +1,6 @@
-"""stats: the counters of all interfaces, one line each.
+"""stats/*: one counter each. stats: the counters of all interfaces, one line each.
 
-A thousand lines take 5 ms. So a refresh makes them in slices and lets other tasks run in between.
+A thousand lines of stats take 5 ms. So a refresh makes them in slices and lets other tasks run in between.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
@@ -9,11 +9,33 @@ import trio
 
 from virtfs.core.ids import User
 from virtfs.core.stats import line_of, table
+from virtfs.core.values import counter
+from virtfs.core.virt import Virt
 from virtfs.files.node import ROOT
 from virtfs.files.text import Text
 from virtfs.forward.wire import Wire
 
 SLICE = 64  # lines made before other tasks run
+
+
+class Counter(Text):
+    """A file of stats/. refresh: queries the kernel for the interface's counters.
+
+    counted: returns whether virtfs counts these frames itself. If not, each read calls `refresh`: the tap drops frames,
+    and virtfs does not see the frames of a program that has borrowed the tap.
+    """
+
+    __slots__ = ("_counted",)
+
+    def __init__(
+        self, virt: Virt, name: str, refresh: Callable[[], Awaitable[None]], counted: Callable[[], bool]
+    ) -> None:
+        super().__init__(virt, lambda user: f"{counter(virt, name)}\n", refresh=refresh)
+        self._counted = counted
+
+    @property
+    def waits(self) -> bool:
+        return not self._counted()
 
 
 class Stats(Text):

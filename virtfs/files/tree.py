@@ -13,7 +13,7 @@ from virtfs.core.ids import Unit, User
 from virtfs.core.ifconfig import ifconfig
 from virtfs.core.memory import Memory
 from virtfs.core.script import Script
-from virtfs.core.values import OF_KERNEL, TAP_VALUES, VALUES, counter
+from virtfs.core.values import OF_KERNEL, TAP_VALUES, VALUES
 from virtfs.core.verbs import VIRT, of_file
 from virtfs.core.virt import COUNTERS, Virt
 from virtfs.files.capture import Capture
@@ -24,7 +24,7 @@ from virtfs.files.device import Opens
 from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory, Node, Rights, RootOwned, Symlink
 from virtfs.files.ports import Ports
-from virtfs.files.stats import Stats
+from virtfs.files.stats import Counter, Stats
 from virtfs.files.text import Text, Turn, nothing
 from virtfs.files.wait import waits
 from virtfs.forward.socket_cable import SocketCable
@@ -173,10 +173,10 @@ class Tree:
             "fd": ports.fd,
             "history": ports.history_file,
             "next": Text(virt, _line(lambda: str(wire.peek())), lasting=False),
-            "wait": Directory(virt, lambda: waits(wire, opens, ports.frame.seats), steady=True),
+            "wait": Directory(virt, lambda: waits(wire, opens, ports.frame.seats, ports.look), steady=True),
             "clients": self._clients(ports),
             **{name: self._value(virt, name, value) for name, value in VALUES.items()},
-            "stats": Directory(virt, lambda: {name: self._counter(virt, name) for name in COUNTERS}, steady=True),
+            "stats": Directory(virt, lambda: {name: self._counter(ports, name) for name in COUNTERS}, steady=True),
             "tap": Directory(virt, lambda: self._tap(virt), steady=True),
         }
 
@@ -274,9 +274,10 @@ class Tree:
             refused=self._errors.report,
         )
 
-    def _counter(self, virt: Virt, name: str) -> Text:
-        refresh = partial(self._reports.count, virt) if name in OF_KERNEL else nothing
-        return Text(virt, _line(lambda: str(counter(virt, name))), refresh=refresh)
+    def _counter(self, ports: Ports, name: str) -> Counter:
+        virt, seats = ports.wire.virt, ports.frame.seats
+        refresh = partial(self._reports.count, virt)
+        return Counter(virt, name, refresh, counted=lambda: name not in OF_KERNEL and seats.holder is None)
 
 
 def _line(value: Callable[[], str]) -> Callable[[User], str]:

@@ -17,18 +17,28 @@ class Wait(DeviceFile):
     """A file that waits for a condition of an interface.
 
     holds: returns whether the condition is true.
+    look_first: called when a read or a poll(2) begins to wait; brings the state behind the condition up to date.
     came: the number of times that the condition has become true. A waiting read compares this number with its
     value at the start of the read, because the condition may be false again before the read is served.
 
     Once the interface is gone, a read fails with ENXIO unless the condition is true.
     """
 
-    __slots__ = ("_held", "came", "holds", "virt", "waiters")
+    __slots__ = ("_held", "came", "holds", "look_first", "virt", "waiters")
 
-    def __init__(self, virt: Virt, label: str, opens: Opens, holds: Callable[[], bool], waiters: Waiters) -> None:
+    def __init__(
+        self,
+        virt: Virt,
+        label: str,
+        opens: Opens,
+        holds: Callable[[], bool],
+        waiters: Waiters,
+        look_first: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(virt, f"wait/{label}", opens, Rights.REPORT)
         self.virt = virt
         self.holds = holds
+        self.look_first = look_first
         self.came = 0
         self._held = holds()
         self.waiters = waiters
@@ -67,6 +77,7 @@ class WaitHandle(TextDeviceHandle):
     def _holds(self) -> bool:
         """Return whether the condition is true, or has been true since this method was first called."""
         if self._seen is None:
+            self._wait.look_first()
             self._seen = self._wait.came
         return self._wait.holds() or self._wait.came != self._seen
 
@@ -94,8 +105,11 @@ class FrameWait(Wait):
         return super().open(flags, user)
 
 
-def waits(wire: Wire, opens: Opens, seats: Seats) -> dict[str, Wait]:
-    """Return the files in the directory wait/ of one interface, by name."""
+def waits(wire: Wire, opens: Opens, seats: Seats, look: Callable[[], None]) -> dict[str, Wait]:
+    """Return the files in the directory wait/ of one interface, by name.
+
+    look: looks whether a program reads rx. Without it, a reader that has just gone would end a wait for the next one.
+    """
 
     def has_reader() -> bool:
         """Return whether a program can read. A holder of the tap counts until it ends, even if virtfs has not noticed.
@@ -114,7 +128,10 @@ def waits(wire: Wire, opens: Opens, seats: Seats) -> dict[str, Wait]:
         "gone": lambda: virt.lost,
     }
     state = Waiters()
-    files = {name: Wait(virt, name, opens, holds, state) for name, holds in conditions.items()}
+    files = {
+        name: Wait(virt, name, opens, holds, state, look if name == "reader" else lambda: None)
+        for name, holds in conditions.items()
+    }
 
     def listen() -> None:
         """Wake the waiting reads if a condition has changed or the interface is gone."""

@@ -32,10 +32,11 @@ class Feed:
         self._busy = busy
         self._fd = -1
         self._scope: trio.CancelScope | None = None
+        self._counted = False  # whether the wire counts the reader of the FIFO
         self._news = trio.Event()
 
     def look(self, start: Start) -> None:
-        """If the FIFO has a new reader, start feeding it. If the last reader has gone, stop.
+        """If the FIFO has a new reader, start feeding it. If the last reader has gone, stop, and no longer count it.
 
         start: starts a background task.
         """
@@ -44,8 +45,8 @@ class Feed:
             if fd is not None:
                 self._fd = fd
                 start(self._run, name=f"{self._wire.virt.name}: feeding rx")
-        elif not has_reader(self._fd) and self._scope is not None:
-            self._scope.cancel()
+        elif not has_reader(self._fd):
+            self._end()
 
     @property
     def fed(self) -> bool:
@@ -55,8 +56,7 @@ class Feed:
     async def settled(self) -> bool:
         """Wait until a feed whose reader has gone has ended. Return whether the FIFO has a reader."""
         while self._fd >= 0 and not has_reader(self._fd):
-            if self._scope is not None:
-                self._scope.cancel()
+            self._end()
             await trio.lowlevel.checkpoint()
         return self.fed
 
@@ -66,6 +66,17 @@ class Feed:
             self._scope.cancel()
         self.fifo.remove()
 
+    def _end(self) -> None:
+        """Cancel the feed's task. It ends later, but the wire stops counting the reader now."""
+        if self._scope is not None:
+            self._scope.cancel()
+            self._uncount()
+
+    def _uncount(self) -> None:
+        if self._counted:
+            self._counted = False
+            self._wire.closed()
+
     def _heard(self) -> bool:
         self._news.set()
         return True
@@ -73,6 +84,7 @@ class Feed:
     async def _run(self) -> None:
         wire = self._wire
         wire.listeners.append(self._heard)
+        self._counted = True
         wire.opened()
         try:
             with trio.CancelScope() as self._scope:
@@ -83,13 +95,13 @@ class Feed:
             os.close(self._fd)
             self._fd, self._scope = -1, None
             wire.ignore(self._heard)
-            wire.closed()
+            self._uncount()
 
     async def _feed(self, room: memoryview) -> None:
         wire, fd, write = self._wire, self._fd, os.write
         while True:
             self._news = trio.Event()
-            if wire.virt.lost:
+            if wire.virt.lost or not self._counted:
                 return
             if self._busy() or not wire.virt.host.up:
                 await self._news.wait()

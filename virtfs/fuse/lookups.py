@@ -7,6 +7,7 @@ from collections.abc import Callable
 from virtfs.core.bytestext import to_text
 from virtfs.core.errors import VirtError, refused
 from virtfs.core.ids import User
+from virtfs.files.frame import TapReturning
 from virtfs.files.node import Directory, Node, Symlink
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
@@ -89,11 +90,25 @@ class Lookups:
         node = self.node(request.inode)
         if not isinstance(node, Symlink):
             raise VirtError(errno.EINVAL, "the file is not a symbolic link")
+        user = request.user_and_process
         try:
-            target = node.follow()
+            self._answers.answer(request.unique, os.fsencode(node.follow()))
+        except TapReturning as returning:
+            self._follow_later(request, node, returning)
+            return False
         except (OSError, MemoryError) as failure:
             # The caller is probably about to open the target, so this is a refused open.
-            self._report(refusal := refused(failure), request.user_and_process)
+            self._report(refusal := refused(failure), user)
             raise refusal from failure
-        self._answers.answer(request.unique, os.fsencode(target))
         return True
+
+    def _follow_later(self, request: Request, link: Symlink, returning: TapReturning) -> None:
+        """Answer a READLINK once virtfs has the tap of a program that has ended, as an open of `frame` is."""
+        user, regained = request.user_and_process, returning.regained
+
+        async def work() -> None:
+            await regained()
+            if self._later.pending(request.unique):
+                self._answers.answer(request.unique, os.fsencode(link.follow()))
+
+        self._later.query(request, work, failed=lambda refusal: self._report(refusal, user))

@@ -92,6 +92,22 @@ def test_by_hand_as_either_type(tmp_path: Path, type_: str) -> None:
     ]
 
 
+def test_a_remount_without_the_helper_and_one_with_it(tmp_path: Path) -> None:
+    """mount(8) does not run mount.virtfs if both source and directory are given, and no type."""
+    lines = told(
+        """
+        mount -t virtfs none virt
+        mount -o remount,ro,max_virts=5 none "$PWD/virt"
+        table virt
+        mount -o remount,rw virt
+        table virt
+        virtfs umount virt
+        """,
+        tmp_path,
+    )
+    assert lines == ["ro,relatime fuse.virtfs none", "rw,nosuid,nodev,relatime fuse.virtfs none"]
+
+
 def test_read_only_and_remounted(tmp_path: Path) -> None:
     """The kernel enforces `ro`: no file opens for writing. The server still recreates what the state file describes."""
     lines = told(

@@ -60,7 +60,7 @@ def test_both_types_in_fstab(tmp_path: Path) -> None:
 def test_a_mount_that_no_other_process_sees_gets_a_warning(tmp_path: Path) -> None:
     """mount(8) sees the mount, but ends at once."""
     (line,) = told('unshare --mount mount -t virtfs virtfs "$PWD/virt"', tmp_path)
-    assert line.startswith('virtfs: warning: no other process sees the mount at "HERE/virt"')
+    assert line.startswith('mount.virtfs: warning: no other process sees the mount at "HERE/virt"')
 
 
 @pytest.mark.parametrize("type_", ["virtfs", "fuse.virtfs"])
@@ -83,7 +83,7 @@ def test_by_hand_as_either_type(tmp_path: Path, type_: str) -> None:
         "rw,nosuid,nodev,noexec,relatime fuse.virtfs virtfs",
         'mount.virtfs: "HERE/virt" is busy: virtfs is already mounted there',
         "status 32",
-        'mount.virtfs: unknown mount option "colour"',
+        'mount.virtfs: unknown mount option "colour": "virtfs mount --help" lists all',
         "status 1",
         'mount.virtfs: mount option "state=lab.state": give the absolute path, because mount(8) and systemd '
         "do not run in your working directory",

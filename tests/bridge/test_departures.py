@@ -149,12 +149,27 @@ def test_addresses_of_a_destroyed_tap_stay_in_ctl(mount: Mount, virts: Virts) ->
 
 
 @pytest.mark.parametrize("way", ["kill", "end"])
+def test_the_next_mount_has_the_addresses_of_an_adopted_tap(lasting: LastingOnes, way: str) -> None:
+    """The line of the tap joins it to the bridge, but does not adopt it. So the bridge's line has its addresses."""
+    mount = lasting("state=/mnt/state")
+    mount.ctl("create bridge0 up\ncreate 3 up inet 10.0.77.1/24\nbridge0 add tap3 adopt")
+    assert "create bridge0 inet 10.0.77.1/24 up\n" in mount.read("ctl")
+    if way == "kill":
+        mount.kill()
+    else:
+        assert mount.end() == 0
+    mount.again("state=/mnt/state")
+    assert told.addresses(mount, "bridge0") == {"10.0.77.1/24"}
+    assert "create bridge0 inet 10.0.77.1/24 up\n" in mount.read("ctl")
+
+
+@pytest.mark.parametrize("way", ["kill", "end"])
 def test_the_next_mount_has_the_addresses_of_a_vanished_member(lasting: LastingOnes, peer: Place, way: str) -> None:
     mount = lasting("state=/mnt/state")
     machine(mount, peer)
     mount.ctl("create bridge0 up add eth0 adopt")
     mount.ip("link delete eth0")
-    until(lambda: set(kept(mount)) >= OWN, "ctl has the addresses")
+    until(lambda: "inet 10.1.1.2/24" in mount.sh("cat /mnt/state"), "the state file has the addresses")
     if way == "kill":
         mount.kill()
     else:

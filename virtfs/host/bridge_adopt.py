@@ -12,7 +12,7 @@ packets leave through eth0, but ARP replies arrive through the bridge.
 
 import os
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from ipaddress import ip_network
@@ -136,9 +136,15 @@ class Adoptions:
         """Record that an address belongs to the bridge itself."""
         self.own |= IpConfig(frozenset((_key(address),)))
 
-    def is_own(self, address: IpInterface) -> bool:
-        """Return whether an address on the bridge belongs to the bridge itself, and not to a member."""
-        return not self.brought or _key(address) in self.own.addresses
+    def without_shares(self, present: Sequence[IpInterface], members: Collection[int]) -> tuple[IpInterface, ...]:
+        """Return the addresses on the bridge without those that some members have brought.
+
+        present: the addresses on the bridge. members: the interface indices of these members.
+        """
+        theirs = [self.names[index] for index in list(self.brought) if index in members]
+        shares = self.shares(self.names, present) if theirs else {}
+        left_out = frozenset[IpInterface]().union(*(shares[name] for name in theirs))
+        return tuple(a for a in present if a not in left_out or _key(a) in self.own.addresses)
 
     def staying(self, rtnl: Rtnl, bridge: int, port: int) -> IpConfig:
         """Return the addresses and routes that stay on the bridge when a member leaves."""

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Writes the metrics of a mount to a file in a directory that the Prometheus node exporter reads
-# (--collector.textfile.directory). If the mount does not answer, the file is removed. virtfs-metrics@.timer runs this
-# every minute; without systemd, cron can.
+# (--collector.textfile.directory). If the mount does not answer, the file is removed; if there is no mount, the script
+# fails as well. virtfs-metrics@.timer runs this every minute; without systemd, cron can.
 #
 #   examples/prometheus/textfile.sh /mnt/virt /var/lib/prometheus/node-exporter    # writes virtfs-mnt-virt.prom there
 mount=${1:-/mnt/virt} directory=${2:-/var/lib/prometheus/node-exporter}
@@ -24,3 +24,11 @@ if metrics=$(timeout 5 cat "$mount/metrics" 2>/dev/null); then
     exit 1
 fi
 rm -f "$file"
+# A server that has ended without umount, or is stopped, is still in the mount table; VirtfsGone reports it. Otherwise the
+# directory is probably mistyped. readlink fails for the mount of a server that has ended.
+directory=$(timeout 5 readlink -f -- "$mount") || directory=$(printf %s "$mount" | sed 's,//*$,,')
+shown=$(printf %s "$directory" | sed 's,\\,\\134,g; s, ,\\040,g') # as in proc_pid_mountinfo(5)
+if ! grep -F ' - fuse.virtfs ' /proc/self/mountinfo | cut -d' ' -f5 | grep -qxF -e "$shown"; then
+    echo "virtfs: there is no virtfs at $mount" >&2
+    exit 1
+fi

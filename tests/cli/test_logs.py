@@ -233,7 +233,12 @@ def test_debug_shows_every_request(alone: Alone) -> None:
     with fails(errno.ENOENT):
         mount.root.open("virt9")
     mount.root.open("virt3/frame").write(bytes(60))
+    with fails(errno.ERANGE):
+        mount.ctl("virt3 mtu 99999")
     for expected in (
+        "[0-9]+ WRITE /ctl fh [0-9]+ offset 0 size 16, user 0",
+        'last_error of user 0: "virt3 mtu 99999": mtu: "99999" is outside the range 68 to 65521$',
+        "[0-9]+ WRITE /ctl: ERANGE after [0-9.]+ ms",
         '[0-9]+ LOOKUP / "virt9", user 0, group 0, thread [1-9]',
         "[0-9]+ LOOKUP /: ENOENT after [0-9.]+ ms",
         "[0-9]+ READ /virt3/mtu fh [0-9]+ offset 0 size [0-9]+, user 0",

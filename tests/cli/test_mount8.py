@@ -60,7 +60,7 @@ def test_both_types_in_fstab(tmp_path: Path) -> None:
 def test_a_mount_that_no_other_process_sees_gets_a_warning(tmp_path: Path) -> None:
     """mount(8) sees the mount, but ends at once."""
     (line,) = told('unshare --mount mount -t virtfs virtfs "$PWD/virt"', tmp_path)
-    assert line.startswith('virtfs: warning: no other process sees the mount at "HERE/virt"')
+    assert line.startswith('mount.virtfs: warning: no other process sees the mount at "HERE/virt"')
 
 
 @pytest.mark.parametrize("type_", ["virtfs", "fuse.virtfs"])
@@ -83,13 +83,29 @@ def test_by_hand_as_either_type(tmp_path: Path, type_: str) -> None:
         "rw,nosuid,nodev,noexec,relatime fuse.virtfs virtfs",
         'mount.virtfs: "HERE/virt" is busy: virtfs is already mounted there',
         "status 32",
-        'mount.virtfs: unknown mount option "colour"',
+        'mount.virtfs: unknown mount option "colour": "virtfs mount --help" lists all',
         "status 1",
         'mount.virtfs: mount option "state=lab.state": give the absolute path, because mount(8) and systemd '
         "do not run in your working directory",
         "status 1",
         "ro,nosuid,nodev,relatime fuse.virtfs virtfs",
     ]
+
+
+def test_a_remount_without_the_helper_and_one_with_it(tmp_path: Path) -> None:
+    """mount(8) does not run mount.virtfs if both source and directory are given, and no type."""
+    lines = told(
+        """
+        mount -t virtfs none virt
+        mount -o remount,ro,max_virts=5 none "$PWD/virt"
+        table virt
+        mount -o remount,rw virt
+        table virt
+        virtfs umount virt
+        """,
+        tmp_path,
+    )
+    assert lines == ["ro,relatime fuse.virtfs none", "rw,nosuid,nodev,relatime fuse.virtfs none"]
 
 
 def test_read_only_and_remounted(tmp_path: Path) -> None:

@@ -99,6 +99,20 @@ def test_what_other_file_systems_have_is_refused_with_what_to_say_instead(word: 
 
 
 @pytest.mark.parametrize(
+    ("word", "advice"),
+    [
+        ("max_virt=16", ', perhaps max_virts: "virtfs mount --help" lists all'),
+        ("stat=/x", ', perhaps state: "virtfs mount --help" lists all'),
+        ("colour", ': "virtfs mount --help" lists all'),
+    ],
+)
+def test_an_unknown_option_gets_the_nearest_one(word: str, advice: str) -> None:
+    with pytest.raises(VirtError) as caught:
+        parse(word)
+    assert caught.value.strerror == f'unknown mount option "{word}"{advice}'
+
+
+@pytest.mark.parametrize(
     ("text", "number", "word"),
     [
         ("fsname=", errno.EINVAL, "fsname="),

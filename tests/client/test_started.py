@@ -41,7 +41,7 @@ def test_a_mount_of_its_own(elsewhere: Place) -> None:
         f"Started({DIR!r}) virt3 max_virts=2,state=/mnt/lab.state",
         f"[Errno 16] \"{DIR}\" is busy: virtfs is already mounted there: '{DIR}'",
         "[] up",
-        '22 unknown mount option "wobble=3"',
+        '22 unknown mount option "wobble=3": "virtfs mount --help" lists all',
         "[Errno 2] \"/mnt/nothing\": No such file or directory: '/mnt/nothing'",
         "['lab.state', 'virt'] set()",
     ]

@@ -611,7 +611,7 @@ def test_two_mounts_do_not_share_one(lasting: LastingOnes) -> None:
     mount.sh("mkdir /mnt/second")
     for _ in range(2):  # also after the file has been replaced
         refused = mount.refused(f"{VIRTFS} mount -f -o {OPTION} /mnt/second")
-        assert f"another mount is using it (pid {mount.server.pid})" in refused
+        assert f"the server of another mount (pid {mount.server.pid}) is using it" in refused
         assert same(mount) == before
         mount.ctl("virt3 mtu 1400")
         before = same(mount)
@@ -629,7 +629,7 @@ def test_the_other_mount_is_named_on_overlayfs(lasting: LastingOnes) -> None:
     mount.again("state=/mnt/disks/all/state")
     mount.ctl("create 3")
     refused = mount.refused(f"{VIRTFS} mount -f -o state=/mnt/disks/all/state /mnt/second")
-    assert f"another mount is using it (pid {mount.server.pid})" in refused
+    assert f"the server of another mount (pid {mount.server.pid}) is using it" in refused
 
 
 def test_a_line_that_fails_is_kept_and_tried_again(lasting: LastingOnes) -> None:

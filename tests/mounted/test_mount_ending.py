@@ -146,20 +146,25 @@ def test_max_virts(alone: Alone) -> None:
     for line in ("create 3", "create", "ensure 3"):
         with fails(errno.ENOSPC):
             mount.ctl(line)
+        limit = "this mount allows at most 2 interfaces (mount option max_virts)"
+        assert mount.read("last_error").endswith(f"{limit}: destroy one first")
     mount.ctl("ensure 2 up\ndestroy 1\ncreate 3")
     assert sorted(mount.units()) == ["virt2", "virt3"]
     assert not mount.has("tap1")
 
 
-def test_max_queue_and_backlog(alone: Alone) -> None:
-    mount = alone("max_queue=1000,max_backlog=10")
+def test_the_largest_queue_backlog_and_history(alone: Alone) -> None:
+    mount = alone("max_queue=1000,max_backlog=10,max_history=64K")
     mount.ctl("create 1 queue 1000 backlog 10")
-    for verb in ("queue 1001", "backlog 11"):
+    for verb, most in (("queue 1001", "1000"), ("backlog 11", "10"), ("history 65K", "64K")):
+        name, value = verb.split()
         with fails(errno.ERANGE):
             mount.ctl(f"virt1 {verb}")
-        assert verb.split()[1] in mount.read("last_error")
-        with fails(errno.ERANGE):
-            mount.write(f"virt1/{verb.split()[0]}", verb.split()[1])
+        limit = f"this mount allows at most {most} (mount option max_{name}), not {value}"
+        assert mount.read("last_error").endswith(f"{name}: {limit}")
+        if name != "history":
+            with fails(errno.ERANGE):
+                mount.write(f"virt1/{name}", value)
     with fails(errno.ERANGE):
         mount.ctl("create 2 queue 5000")
     assert mount.units() == ["virt1"]

@@ -72,8 +72,11 @@ def test_a_server_that_an_interrupted_umount_left_is_named(alone: Alone, monkeyp
     program.stderr.readline()
     program.send_signal(signal.SIGINT)
     finished(program)
-    remedy = f"(pid {mount.server.pid}) and is stopped: continue it with kill -CONT, or end it with kill -KILL"
-    assert remedy in finished(virtfs(mount, "mount", "-o", "state=/mnt/state"))[1]
+    user = f"the server of another mount (pid {mount.server.pid}) is using it, and is stopped"
+    assert (
+        f"{user}: continue it with kill -CONT, or end it with kill -KILL"
+        in finished(virtfs(mount, "mount", "-o", "state=/mnt/state"))[1]
+    )
     monkeypatch.setattr(mounts, "visible", list)
     with pytest.raises(VirtError, match=rf"no virtfs mount: .*; a server may be stopped \(.*pid {mount.server.pid}\b"):
         mounts.chosen(None)

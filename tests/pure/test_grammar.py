@@ -258,8 +258,11 @@ def test_bad_grammar(line: str, sentence: str) -> None:
         ("virt3 mtu 99999999", 'mtu: "99999999" is outside the range 68 to 65521'),
         ("virt3 mtu 67", 'mtu: "67" is outside the range 68 to 65521'),
         ("virt3 mtu -1", 'mtu: "-1" is outside the range 68 to 65521'),
-        ("virt3 queue 0", 'queue: "0" is outside the range 1 to 524288'),
-        ("virt3 backlog 524289", 'backlog: "524289" is outside the range 0 to 524288'),
+        ("virt3 queue 0", 'queue: "0" is outside the range 1 to 524288, and the mount option max_queue may allow less'),
+        (
+            "virt3 backlog 524289",
+            'backlog: "524289" is outside the range 0 to 524288, and the mount option max_backlog may allow less',
+        ),
         ("virt3 mode 1777", 'mode: "1777" is outside the range 0 to 0777'),
         ("virt3 owner 4294967295", 'owner: "4294967295" is outside the range 0 to 4294967294'),
         ("virt3 inet 10.0.3.1/33", 'inet: "10.0.3.1/33": prefix length "33" is outside the range 0 to 32'),

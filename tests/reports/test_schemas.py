@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import jsonschema
 import pytest
 from harness import tools
+from harness.fixtures import Alone
+from harness.places import DIR, finished
 from harness.serving import ENVIRONMENT, PROJECT, Mount
 from jsonschema import Draft202012Validator, ValidationError
 
@@ -176,8 +178,29 @@ def test_the_textfile_collector_gets_whole_files_of_mounts_that_answer(tmp_path:
     assert all(path.stat().st_mode & 0o777 == 0o644 for path in files)
     (first / "metrics").unlink()
     done = textfile(str(first), directory)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"virtfs: there is no virtfs at {first}\n")
     assert [path.read_text() for path in directory.iterdir()] == [(second / "metrics").read_text()]
+
+
+def test_the_textfile_collector_fails_only_without_a_mount(alone: Alone, tmp_path: Path) -> None:
+    """The alert VirtfsGone reports a mount whose server was killed. A mistyped directory has no alert."""
+    mount, file = alone(), tmp_path / "virtfs-mnt-virt.prom"
+
+    def textfile(directory: str) -> tuple[int, str]:
+        program = mount.start(f"{PROMETHEUS}/textfile.sh", directory, str(tmp_path), stderr=subprocess.PIPE)
+        _, complaint = finished(program)
+        return program.returncode, complaint
+
+    assert textfile("/mnt/virt") == (0, "")
+    assert file.exists()
+    assert textfile("/mnt/vrit") == (1, "virtfs: there is no virtfs at /mnt/vrit\n")
+    mount.server.kill()
+    mount.server.wait()
+    mount.end_programs()
+    assert textfile("/mnt/virt/") == (0, "")
+    assert not file.exists()
+    subprocess.run(mount.command("umount", "--lazy", DIR), check=True)
+    assert textfile("/mnt/virt") == (1, "virtfs: there is no virtfs at /mnt/virt\n")
 
 
 def test_a_textfile_follows_no_link_of_the_directorys_owner(tmp_path: Path) -> None:

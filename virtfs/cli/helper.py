@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.fake:
         return 0
     try:
-        mount(given.directory, options, sloppy=given.sloppy, source=given.source)
+        mount(given.directory, options, sloppy=given.sloppy, source=given.source, program="mount.virtfs")
     except VirtError as e:
         return _refused(e.strerror, FAILED)
     except OSError as e:

@@ -25,13 +25,20 @@ log = logging.getLogger(__name__)
 _LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # the errnos of a lack of resources
 
 
-def mount(directory: str, text: str, foreground: bool = False, sloppy: bool = False, source: str | None = None) -> int:
+def mount(
+    directory: str,
+    text: str,
+    foreground: bool = False,
+    sloppy: bool = False,
+    source: str | None = None,
+    program: str = "virtfs",
+) -> int:
     """Mount at a directory and return the exit status.
 
     In the background, return when the mount is ready. In the foreground, return when the mount has ended.
 
     text, sloppy: passed to options.parse(). source: the source shown in the mount table, unless `text` contains
-    fsname=. VirtError: the mount failed.
+    fsname=. program: the name that warnings begin with. VirtError: the mount failed.
     """
     if "remount" in text.split(","):
         remount(directory, text, sloppy)
@@ -48,23 +55,23 @@ def mount(directory: str, text: str, foreground: bool = False, sloppy: bool = Fa
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
 
         def now_ready() -> None:
-            _warn(hidden)
-            _warn(unseen(path, os.getpid()))
+            _warn(program, hidden)
+            _warn(program, unseen(path, os.getpid()))
             notify("READY=1", f"STATUS=Serving {path}")
 
         return serve_here(path, options, now_ready, foreground=True)
     server = spawn(lambda ready: serve_here(path, options, ready, foreground=False))
-    _warn(hidden)
-    _warn(unseen(path, server))
+    _warn(program, hidden)
+    _warn(program, unseen(path, server))
     if options.state:
         for warning in _about_state(path):
-            _warn(warning)
+            _warn(program, warning)
     return 0
 
 
-def _warn(sentence: str) -> None:
+def _warn(program: str, sentence: str) -> None:
     if sentence:
-        complain("virtfs", f"warning: {sentence}")
+        complain(program, f"warning: {sentence}")
 
 
 def _about_state(path: str) -> Iterator[str]:
@@ -93,6 +100,9 @@ def serve_here(path: str, options: MountOptions, ready: Ready, foreground: bool)
     from virtfs.host import privileges
 
     privileges.drop()
+    # No mount succeeds without this capability, so the remedy for a /dev/fuse with mode 0600 would not help.
+    if privileges.lacking([privileges.Capability.CAP_NET_BROADCAST]):
+        raise VirtError(errno.EPERM, without_taps())
     try:
         open_log(options.log, foreground, options.debug)
     except OSError as e:

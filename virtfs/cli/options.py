@@ -4,6 +4,7 @@ import errno
 import os
 import re
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Final
 
 from virtfs.core.errors import VirtError
@@ -138,7 +139,11 @@ def parse(text: str, sloppy: bool = False, relative: bool = True) -> MountOption
 
 def _why_not(word: str, name: str) -> str:
     sentence = next((sentence for names, sentence in _REFUSED if re.fullmatch(names, name)), None)
-    return f'mount option "{word}": {sentence}' if sentence else f'unknown mount option "{word}"'
+    if sentence:
+        return f'mount option "{word}": {sentence}'
+    known = (*MountOptions().own(), *FLAGS, "fsname", "remount")
+    nearest = "".join(f", perhaps {near}" for near in get_close_matches(name, known, n=1))
+    return f'unknown mount option "{word}"{nearest}: "virtfs mount --help" lists all'
 
 
 def _size(word: str, name: str, value: str) -> int:

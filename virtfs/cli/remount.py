@@ -24,7 +24,9 @@ _FLAGS = {
     "dirsync": _MS_DIRSYNC,
 }
 # The flags that keep their value unless an option changes it.
-_KEPT = os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_SYNCHRONOUS | os.ST_NOATIME | os.ST_NODIRATIME
+_KEPT = os.ST_RDONLY | os.ST_NOEXEC | os.ST_SYNCHRONOUS | os.ST_NOATIME | os.ST_NODIRATIME
+# The flags that every mount has. A remount by mount(8) that does not run mount.virtfs drops them.
+_ALWAYS = os.ST_NOSUID | os.ST_NODEV
 
 
 def remount(directory: str, text: str, sloppy: bool = False) -> None:
@@ -44,7 +46,7 @@ def remount(directory: str, text: str, sloppy: bool = False) -> None:
     unless_stopped(path, lambda: _ask(path))
     _refuse_changes(mount, options)
     try:
-        flags = os.statvfs(path).f_flag & _KEPT
+        flags = os.statvfs(path).f_flag & _KEPT | _ALWAYS
     except OSError as e:
         raise _unreadable(directory, e) from None
     if "dirsync" in mount.options:

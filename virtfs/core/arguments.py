@@ -55,6 +55,19 @@ def number(name: str, low: int, high: int) -> Argument:
     return Argument(name, lambda text: quantities.parse_int(text, low, high), noun="a number")
 
 
+def _limited(low: int, option: str) -> Argument:
+    """Return the argument kind for a number of frames that a mount option limits further."""
+
+    def parse(text: str) -> int:
+        try:
+            return quantities.parse_int(text, low, QUEUE_MAX)
+        except VirtError as error:
+            less = f", and the mount option {option} may allow less" if error.errno == ERANGE else ""
+            raise VirtError(error.errno, f"{error.strerror}{less}") from None
+
+    return Argument("N", parse, noun="a number")
+
+
 def one_of(*words: str) -> Argument:
     """Return the argument kind for one of the given words; the value is that word."""
 
@@ -253,8 +266,8 @@ def _check_assignable(text: str, address: ipaddress.IPv4Address | ipaddress.IPv6
 
 
 MTU = number("N", ethernet.MTU_MIN, ethernet.MTU_MAX)
-QUEUE = number("N", 1, QUEUE_MAX)
-BACKLOG = number("N", 0, QUEUE_MAX)
+QUEUE = _limited(1, "max_queue")
+BACKLOG = _limited(0, "max_backlog")
 MAC = Argument("MAC", ethernet.parse_station_mac, ethernet.format_mac, noun="a MAC address")
 INET = Argument("A/n", parse_interface4, noun="an address, such as 10.0.3.1/24")
 INET6 = Argument("A/n", parse_interface6, noun="an address, such as fd00::1/64")

@@ -1,14 +1,19 @@
 """Blocking functions that attach to a bridge, change it, query it and release it. Kernel.call runs them in a thread."""
 
 import errno
+import logging
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from virtfs.core.bridge import NEW, Bridge, BridgeState, steps
 from virtfs.core.bridgeplan import Taps
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action
 from virtfs.core.ids import BridgeName
+from virtfs.core.ip import IpInterface
 from virtfs.core.leftover import bridge_before
+from virtfs.core.quoting import quoted
 from virtfs.daemon.bridge_lines import Recalled
 from virtfs.daemon.bridge_registry import Managed
 from virtfs.daemon.bridge_verbs import (
@@ -20,15 +25,19 @@ from virtfs.daemon.bridge_verbs import (
     give_back,
     mark_adopting,
     mark_deleted,
+    mark_left,
     put_back,
     suppress_gone,
 )
 from virtfs.daemon.kernel import Kernel
 from virtfs.host.bridge import HostBridge, find
+from virtfs.host.bridge_leave import Departure, addresses_of, settle
 from virtfs.host.bridge_make import make
 from virtfs.host.bridgeinfo import ask_link, details
 from virtfs.host.marks import adopting_of, alias_of, is_left, is_marked, set_mark
 from virtfs.host.rtnl import Rtnl, name_of
+
+log = logging.getLogger(__name__)
 
 
 def attach(kernel: Kernel, name: BridgeName, ours: bool, recalled: Recalled) -> tuple[Managed, bool]:
@@ -110,15 +119,24 @@ def predict(
         check(rtnl, before, actions, taps, ensure)
 
 
-def state_of(kernel: Kernel, managed: Managed) -> BridgeState | None:
-    """Query the kernel for the state of a bridge. Return None if the bridge is gone."""
+def state_of(kernel: Kernel, managed: Managed) -> tuple[BridgeState, list[Departure]] | None:
+    """Query the kernel for the state of a bridge, and return it. Return None if the bridge is gone.
+
+    If adopted members have left the bridge, give their addresses back, and return the departures too.
+    """
     with Rtnl() as rtnl:
+        host = _host(kernel, rtnl, managed)
         try:
-            state = _host(kernel, rtnl, managed).look()
+            state = host.look()
             # A deletion that began during the query may show in part. The kernel holds a lock during the whole
             # deletion, and this request waits for it (net/core/rtnetlink.c rtnl_getlink).
-            _host(kernel, rtnl, managed).expect()
-            return state
+            host.expect()
+            if not (departures := settle(host, state)):
+                return state, []
+            if kernel.mark and managed.found is None:
+                with suppress(OSError):  # the next line that adds or deletes a member tries again
+                    mark_left(host, kernel.mark)
+            return host.look(), departures
         except VirtError as refusal:
             if refusal.errno != errno.ENXIO:
                 raise
@@ -149,19 +167,31 @@ def _new_name(rtnl: Rtnl, managed: Managed) -> str:
     return "" if name == managed.bridge.name else name
 
 
+def _keeping(found: BridgeState, now: BridgeState, kept: Mapping[str, frozenset[IpInterface]]) -> BridgeState:
+    """Return the state to restore, with the addresses that the bridge keeps, which need a bridge that is up."""
+    staying = [address for its in kept.values() for address in its if address not in found.addresses]
+    return replace(found, addresses=(*found.addresses, *staying), up=now.up if staying else found.up)
+
+
 def release(kernel: Kernel, managed: Managed) -> None:
     """Give the adopted addresses and routes back to the members of a bridge, and release the bridge.
 
-    If virtfs made the bridge, delete it. Otherwise restore the state that it had before virtfs attached to it.
+    If virtfs made the bridge, delete it. Otherwise restore the state that it had before virtfs attached to it, but keep
+    the addresses that were adopted from members that have vanished.
     If another program has renamed the bridge, leave it as it is, with its members and addresses.
     """
     if disown(kernel, managed):
         return
     with Rtnl() as rtnl:
         host = _host(kernel, rtnl, managed)
-        if managed.found is not None:
-            with suppress_gone():
-                put_back(host, as_found(host, managed.found), managed.settings)
-            return
-        give_back(host)
+        with suppress_gone():
+            settle(host, host.look())
+            found = managed.found and as_found(host, managed.found)
+            kept = give_back(host)
+            if found is not None:
+                put_back(host, _keeping(found, host.look(), kept), managed.settings)
+                return
+            for name, its in kept.items():
+                what = managed.bridge.name, addresses_of(its), quoted(name)
+                log.warning("%s is deleted with %s, which it has adopted from %s, which is gone", *what)
         host.delete()

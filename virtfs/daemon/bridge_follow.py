@@ -69,11 +69,17 @@ class BridgeFollower:
 
         OSError: the query failed.
         """
-        state = await self._kernel.call(state_of, self._kernel, managed)
-        if state is None:
+        seen = await self._kernel.call(state_of, self._kernel, managed)
+        if seen is None:
             if not managed.bridge.lost and not managed.leaving:
                 self._lose(managed, await self._kernel.call(disown, self._kernel, managed))
         else:
+            state, departures = seen
+            for departure in departures:
+                log.warning("%s: %s", managed.bridge.name, departure.sentence)
+                self._events.emit(
+                    "leave", managed.bridge.name, member=departure.member, returned=int(departure.returned)
+                )
             managed.bridge.lost = False
             if self._bridges.lost.get(managed.bridge.name) is managed:
                 del self._bridges.lost[managed.bridge.name]

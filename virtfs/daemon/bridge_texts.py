@@ -10,7 +10,6 @@ from virtfs.daemon import bridge_lines as lines
 from virtfs.daemon.bridge_registry import BridgeRegistry, Managed, Port
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.registry import Registry
-from virtfs.host.bridge_adopt import Adoptions
 
 
 class _Origins(NamedTuple):
@@ -48,7 +47,9 @@ class BridgeTexts:
     def text(self, bridge: Bridge) -> str:
         """Return verbs that give a new bridge the current state of `bridge`."""
         managed = self._bridges.get(bridge.name)
-        return lines.verbs(bridge.name, _described(managed.bridge.state, managed.adoptions))
+        state, adoptions = managed.bridge.state, managed.adoptions
+        addresses = adoptions.without_shares(state.addresses, [member.index for member in state.members])
+        return lines.verbs(bridge.name, replace(state, addresses=addresses))
 
     def renewals(self) -> Iterator[None]:
         """Make the lines of the bridges that have changed, one bridge in each step."""
@@ -109,9 +110,12 @@ class BridgeTexts:
 
     def _divided(self, managed: Managed, origins: _Origins) -> tuple[BridgeState, frozenset[str]]:
         """Split the state of a bridge for ctl, as bridge_lines.divided does."""
-        state = _described(origins.state, managed.adoptions)
+        state = origins.state
         members = (*state.members, *(port.member for port in origins.gone))
         names = {member.index: name for member, name in zip(members, origins.names, strict=True)}
+        # The line of the bridge adopts the members that are not taps of the mount. No line adopts a tap again.
+        adopted = [index for index, name in names.items() if name is None]
+        state = replace(state, addresses=managed.adoptions.without_shares(state.addresses, adopted))
         if origins.gone:
             known = (*state.known, *(entry for port in origins.gone for entry in port.known))
             by_number = tuple(sorted(members, key=lambda member: member.number))
@@ -157,8 +161,3 @@ class BridgeTexts:
             if member and (not interface.virt.kept.bridge or interface.master == managed.index):
                 return name
         return ""
-
-
-def _described(state: BridgeState, adoptions: Adoptions) -> BridgeState:
-    """Return the state of a bridge that ctl shows as verbs. It does not include addresses adopted from members."""
-    return replace(state, addresses=tuple(a for a in state.addresses if adoptions.is_own(a)))

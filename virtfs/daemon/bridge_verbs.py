@@ -15,8 +15,10 @@ from virtfs.core.bridge import BridgeState, steps, without
 from virtfs.core.bridgeplan import Taps, interfaces_of, plan, renamed
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action
+from virtfs.core.ip import IpInterface
 from virtfs.core.leftover import adopted, cut_short
 from virtfs.host.bridge import HostBridge, master_of
+from virtfs.host.bridge_leave import give_back_recalled, settle
 from virtfs.host.bridgeinfo import Settings, ask_link
 from virtfs.host.marks import adopting, adopting_of, alias_of, set_mark
 from virtfs.host.rtnl import Rtnl
@@ -156,13 +158,17 @@ def do(bridge: HostBridge, actions: tuple[Action, ...]) -> None:
             log.info('%s: cannot run "%s" to restore its state: %s', bridge.called, action.verb, refusal.strerror)
 
 
-def give_back(bridge: HostBridge) -> None:
-    """Remove the adopted members of a bridge, and give their addresses and routes back to them."""
-    with suppress_gone():
-        for member in bridge.look().members:
-            with suppress_gone():
-                if member.adopted:
-                    bridge.remove(member.name)
+def give_back(bridge: HostBridge) -> dict[str, frozenset[IpInterface]]:
+    """Remove the adopted members of a bridge, and give their addresses and routes back to them.
+
+    Return the addresses that stay, by the names of the members that brought them and have vanished.
+    """
+    for member in bridge.look().members:
+        with suppress_gone():
+            if member.adopted:
+                bridge.remove(member.name)
+    settle(bridge, bridge.look())
+    return give_back_recalled(bridge)
 
 
 def attribute(bridge: HostBridge, now: BridgeState, actions: tuple[Action, ...], adopting: frozenset[int]) -> None:
@@ -189,6 +195,11 @@ def mark_deleted(bridge: HostBridge, mark: str, actions: tuple[Action, ...]) -> 
     """Remove members from the mark after a line has deleted them, unless the line has adopted them again."""
     if names := {str(action.args[0]) for action in actions if action.verb == "delete"}:
         _mark(bridge, mark, gone=names)
+
+
+def mark_left(bridge: HostBridge, mark: str) -> None:
+    """Remove the interfaces that have left the bridge from the mark."""
+    _mark(bridge, mark)
 
 
 def _mark(bridge: HostBridge, mark: str, new: Collection[int] = (), gone: Collection[str] = ()) -> None:

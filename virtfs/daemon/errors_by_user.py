@@ -1,5 +1,6 @@
 """The last error of each user. The file last_error shows it to that user."""
 
+import logging
 import time
 from collections import OrderedDict
 from typing import NamedTuple
@@ -8,6 +9,9 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import Uid, User
 from virtfs.daemon.changes import Changes
 
+log = logging.getLogger(__name__)
+
+LOGGED = 1000  # maximum number of characters of an error in the log
 REMEMBERED = 1024  # maximum number of users whose last error is kept
 
 
@@ -34,6 +38,7 @@ class ErrorsByUser:
         A program may repeat a refused write many times a second, so the same error again is no change that wakes
         pollers. Only its time tells it from the error before.
         """
+        log.debug("last_error of user %d: %s", user.uid, refusal.strerror[:LOGGED])
         before = self._errors.get(user.uid, _NONE)
         self._errors[user.uid] = _Error(refusal.strerror, time.time_ns())
         self._errors.move_to_end(user.uid)

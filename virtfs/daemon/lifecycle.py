@@ -120,7 +120,7 @@ class Lifecycle:
                 errno.EMFILE,
                 f"the limit of {files} open files (RLIMIT_NOFILE) allows only {number}: destroy one first",
             )
-        raise VirtError(errno.ENOSPC, f"this mount allows at most {number}: destroy one first")
+        raise VirtError(errno.ENOSPC, f"this mount allows at most {number} (mount option max_virts): destroy one first")
 
     async def create(
         self, unit: Unit | None, names: Names, made: bool = False, netns: str = "", cloned: bool = False

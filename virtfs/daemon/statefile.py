@@ -80,7 +80,7 @@ class StateFile:
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    raise OSError(errno.EBUSY, f"another mount is using it{_user_of(self.path, found)}") from None
+                    raise OSError(errno.EBUSY, _used_by(self.path, found)) from None
                 # If the path now leads to another file, another mount replaced the file after open(2). Try again.
                 if os.path.samestat(found, os.stat(self.path)):
                     text = _read(fd).decode("utf-8", "surrogateescape")
@@ -196,13 +196,14 @@ def why_foreign(text: str) -> str:
     return why
 
 
-def _user_of(path: Path, found: os.stat_result) -> str:
-    """Return the process that locks a file, as " (pid 12)", with the remedy if it may be stopped; "" if unknown."""
+def _used_by(path: Path, found: os.stat_result) -> str:
+    """Return a sentence that names the process that locks a file, with the remedy if the process is stopped."""
     with suppress(OSError):
         if pid := _in_locks(found) or _among_descriptors(path):
             stopped = f"pid {pid}" in stopped_servers().split(", ")
-            return f" (pid {pid}){' and is stopped: ' * stopped}{REMEDY * stopped}"
-    return ""
+            remedy = f", and is stopped: {REMEDY}" if stopped else ""
+            return f"the server of another mount (pid {pid}) is using it{remedy}"
+    return "another mount is using it"
 
 
 def _in_locks(found: os.stat_result) -> str:

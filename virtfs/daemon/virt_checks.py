@@ -1,6 +1,7 @@
 """Reject verbs that cannot succeed, before any verb of their line is carried out."""
 
 import errno
+from collections.abc import Callable
 from typing import Final
 
 from virtfs.core.errors import VirtError
@@ -9,6 +10,7 @@ from virtfs.core.ids import User
 from virtfs.core.impairment import LIMIT_DEFAULT
 from virtfs.core.limits import Limits
 from virtfs.core.memory import SHARES, Kind
+from virtfs.core.quantities import format_size
 from virtfs.core.verbs import VIRT, find
 from virtfs.core.virt import HostEnd
 from virtfs.daemon.interface import Interface
@@ -116,16 +118,17 @@ class VirtChecks:
         limits = self._limits
         match action:
             case Action("queue", (int(frames),)):
-                _check_most("queue", frames, limits.queue)
+                _check_most("queue", frames, limits.queue, "max_queue")
             case Action("backlog", (int(frames),)):
-                _check_most("backlog", frames, limits.backlog)
+                _check_most("backlog", frames, limits.backlog, "max_backlog")
             case Action("impair", (tuple(impairments),)):
                 for _, impairment in impairments:
-                    _check_most("limit", impairment.limit, max(limits.queue, LIMIT_DEFAULT))
+                    _check_most("limit", impairment.limit, max(limits.queue, LIMIT_DEFAULT), "max_queue")
             case Action("history", (int(size),)):
-                _check_most("history", size, limits.history)
+                _check_most("history", size, limits.history, "max_history", format_size)
 
 
-def _check_most(what: str, value: int, most: int) -> None:
+def _check_most(what: str, value: int, most: int, option: str, text: Callable[[int], str] = str) -> None:
     if value > most:
-        raise VirtError(errno.ERANGE, f"{what}: this mount allows at most {most}, not {value}")
+        limit = f"this mount allows at most {text(most)} (mount option {option}), not {text(value)}"
+        raise VirtError(errno.ERANGE, f"{what}: {limit}")

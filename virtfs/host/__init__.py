@@ -41,6 +41,7 @@ Bridges:
     bridge_make         creates a bridge
     bridgeinfo          reads a bridge's state
     bridge_adopt        moves addresses and routes to a bridge and back
+    bridge_leave        gives back what a bridge has adopted from members that have left it
     membership          the bridge that a tap is in
 
 Namespaces and mounts:

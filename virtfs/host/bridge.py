@@ -181,7 +181,7 @@ class HostBridge:
         except VirtError as refusal:
             self._check_present(index, what)
             raise VirtError(refusal.errno, f"{what}: {refusal.strerror}") from refusal
-        del self.adoptions.brought[index]
+        self.adoptions.forget(index)
 
     def adopt(self, name: str) -> None:
         """Make an interface a member, if it is not one yet, and move its addresses and routes to the bridge.
@@ -214,7 +214,7 @@ class HostBridge:
         """
         self._link()
         if ask_link(self.rtnl, port) is None:
-            self.adoptions.brought.pop(port, None)
+            self.adoptions.forget(port)
             raise VirtError(errno.ENXIO, f"{what}: the interface is gone")
 
     def _set_master(self, name: str, master: int, what: str) -> None:

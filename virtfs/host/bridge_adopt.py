@@ -12,7 +12,7 @@ packets leave through eth0, but ARP replies arrive through the bridge.
 
 import os
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from ipaddress import ip_network
@@ -67,8 +67,9 @@ class Adoptions:
     the addresses and routes of each adopted member, by interface index.
 
     inherited: whether a killed server left the bridge behind. The members may have brought any of the addresses and
-    routes on such a bridge, so only those that the verb inet sets are the bridge's own. recalled: the addresses that
-    each member brought to that server's bridge, by member name. note() removes the entry of a member.
+    routes on such a bridge, so only those that the verb inet sets are the bridge's own. recalled: addresses that the
+    bridge may still have, by the name of the interface that brought them: to that server's bridge, or to this one if
+    the member has vanished. note() removes the entry of a member. names: the names of the members in `brought`.
 
     An address or route of unknown origin is attributed to the member that was adopted first. Its origin is unknown if
     it was added later (by DHCP or by hand), or if an earlier daemon adopted the members.
@@ -78,24 +79,44 @@ class Adoptions:
     brought: dict[int, IpConfig] = field(default_factory=dict)
     inherited: bool = False
     recalled: dict[str, frozenset[IpInterface]] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
 
     def note(self, rtnl: Rtnl, bridge: int, port: int) -> None:
         """Record the addresses and routes of a port. Call this before adopt()."""
         config, wire = ip_config(rtnl, port), link(rtnl, port)
         member = wire.master == bridge
         if recalled := self.recalled.pop(wire.name, None):
-            config |= _part_of(rtnl, bridge, recalled)
+            part = _part_of(rtnl, bridge, recalled)
+            config |= part
+            if not self.inherited:  # the member had vanished, and until now the bridge had its addresses
+                self.own -= part
         if not self.brought and not member and not self.inherited:
             self.own |= ip_config(rtnl, bridge) - config
-        self.brought[port] = config
+        self.brought[port], self.names[port] = config, wire.name
+
+    def forget(self, port: int) -> None:
+        """Remove the record of a member."""
+        self.brought.pop(port, None)
+        self.names.pop(port, None)
+
+    def keep_all(self, port: int, present: Collection[IpInterface]) -> None:
+        """Make the addresses and routes of a vanished member the bridge's own, until the member is back.
+
+        present: those of its addresses that are on the bridge.
+        """
+        self.own |= self.brought[port] | IpConfig(frozenset(map(_key, present)))
+        if present:
+            self.recalled[self.names[port]] = frozenset(present)
+        self.forget(port)
 
     def shares(self, members: Mapping[int, str], present: Collection[IpInterface]) -> dict[str, frozenset[IpInterface]]:
         """Return the addresses that each member has brought, by member name.
 
-        members: the names of all members, by index. present: the addresses on the bridge.
+        Members that have vanished are included. members: the names of all members, by index. present: the addresses on
+        the bridge.
         """
-        shares = {name: its.intersection(present) for name, its in self.recalled.items() if name in members.values()}
-        brought = {members[index]: config.addresses for index, config in self.brought.items() if index in members}
+        shares = {name: its.intersection(present) for name, its in list(self.recalled.items())}
+        brought = {members[index]: config.addresses for index, config in list(self.brought.items()) if index in members}
         for name, keys in brought.items():
             shares[name] = frozenset(address for address in present if _key(address) in keys)
         if brought:  # addresses of unknown origin count as the first member's
@@ -115,9 +136,15 @@ class Adoptions:
         """Record that an address belongs to the bridge itself."""
         self.own |= IpConfig(frozenset((_key(address),)))
 
-    def is_own(self, address: IpInterface) -> bool:
-        """Return whether an address on the bridge belongs to the bridge itself, and not to a member."""
-        return not self.brought or _key(address) in self.own.addresses
+    def without_shares(self, present: Sequence[IpInterface], members: Collection[int]) -> tuple[IpInterface, ...]:
+        """Return the addresses on the bridge without those that some members have brought.
+
+        present: the addresses on the bridge. members: the interface indices of these members.
+        """
+        theirs = [self.names[index] for index in list(self.brought) if index in members]
+        shares = self.shares(self.names, present) if theirs else {}
+        left_out = frozenset[IpInterface]().union(*(shares[name] for name in theirs))
+        return tuple(a for a in present if a not in left_out or _key(a) in self.own.addresses)
 
     def staying(self, rtnl: Rtnl, bridge: int, port: int) -> IpConfig:
         """Return the addresses and routes that stay on the bridge when a member leaves."""
@@ -160,7 +187,7 @@ def adopt(rtnl: Rtnl, bridge: int, port: int) -> Iterator[str]:
         _set_address(rtnl, bridge, wire.address)
         yield "address"
     if wire.up and not master.up:
-        _set_up(rtnl, bridge)
+        set_up(rtnl, bridge)
         yield "up"
     yield from _move(rtnl, wire, master, IpConfig(), bridge)
 
@@ -170,15 +197,29 @@ def give_back(rtnl: Rtnl, bridge: int, port: int, staying: IpConfig) -> Iterator
 
     Those in `staying` stay on the bridge. Yield a description after each step.
     """
+    yield from _back(rtnl, bridge, port, staying, 0)
+
+
+def bring_back(rtnl: Rtnl, bridge: int, port: int, staying: IpConfig) -> None:
+    """Move addresses and routes back to an interface that has left the bridge, as give_back() does.
+
+    If the interface has joined another bridge, it stays there.
+    """
+    for _step in _back(rtnl, bridge, port, staying, None):
+        pass
+
+
+def _back(rtnl: Rtnl, bridge: int, port: int, staying: IpConfig, to: int | None) -> Iterator[str]:
     wire, master = link(rtnl, port), link(rtnl, bridge)
-    yield from _move(rtnl, master, wire, staying, 0)
+    yield from _move(rtnl, master, wire, staying, to)
     if master.address == wire.address:
         # Two interfaces in one network must not share a MAC, so the bridge gets a random, locally administered one.
         _set_address(rtnl, bridge, bytes((0x02,)) + os.urandom(5))
         yield "address"
 
 
-def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int) -> Iterator[str]:
+def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int | None) -> Iterator[str]:
+    """Move addresses and routes. master: the bridge that the port joins, by index; 0 for none, None for no change."""
     there = ip_config(rtnl, target.index)
     for address in addresses(rtnl, source.index):
         if address.key not in there.addresses | staying.addresses:
@@ -195,7 +236,7 @@ def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int
             route.on(target.index, source.index).add(rtnl)
             yield "copied a route"
     port = source if master else target
-    if link(rtnl, port.index).master != (master or None):
+    if master is not None and link(rtnl, port.index).master != (master or None):
         _set_master(rtnl, port.index, master)
         yield "member" if master else "no member"
     # Remove addresses in reverse order: removing the first address of a subnet would also remove the others, unless the
@@ -223,7 +264,8 @@ def _set_address(rtnl: Rtnl, index: int, address: bytes) -> None:
     rtnl.ask(m.RTM_SETLINK, m.link(index, (m.IFLA_ADDRESS, address)))
 
 
-def _set_up(rtnl: Rtnl, index: int) -> None:
+def set_up(rtnl: Rtnl, index: int) -> None:
+    """Set an interface up."""
     rtnl.ask(m.RTM_SETLINK, m.link(index, flags=m.IFF_UP, change=m.IFF_UP))
 
 

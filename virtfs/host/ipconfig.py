@@ -31,6 +31,7 @@ _IFA_F_DADFAILED = 0x08
 # linux/rtnetlink.h
 _RTMSG = struct.Struct("BBBBBBBBI")  # family, lengths of dst and src, tos, table, protocol, scope, type, flags
 _RTNEXTHOP = struct.Struct("HBBi")  # length, flags, hops, interface
+_RTNEXTHOP_FLAGS = 2  # offset of the flags
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH = 1, 4, 5, 6, 9
 _RTA_CACHEINFO, _RTA_TABLE, _RTA_VIA, _RTA_EXPIRES, _RTA_NH_ID = 12, 15, 18, 23, 30
 _RTN_UNICAST = 1
@@ -153,6 +154,7 @@ class RouteRecord:
         if self.shared:
             value = bytearray(attributes[_RTA_MULTIPATH])
             for hop, at, _data in self.hops():
+                value[at + _RTNEXTHOP_FLAGS] &= _RTNH_F_ONLINK  # the kernel refuses DEAD and LINKDOWN
                 if hop == old:
                     struct.pack_into("i", value, at + 4, index)
             attributes[_RTA_MULTIPATH] = bytes(value)

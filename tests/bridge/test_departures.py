@@ -1,0 +1,205 @@
+"""An adopted member that another program takes out of the bridge, or deletes, does not take its addresses away."""
+
+import json
+import os
+import re
+
+import pytest
+from harness import told
+from harness.fixtures import Alone
+from harness.lasting import LastingOnes
+from harness.places import Place
+from harness.serving import Mount, Virts
+from harness.waiting import until
+
+from .machine import OWN, ROUTES, clear, machine, reached, reaches
+
+
+def agree(mount: Mount, line: str) -> None:
+    """Assert that ctl has this line, link-local addresses aside, and that status.json agrees with the kernel."""
+    assert re.sub(r" inet6 fe80\S+", "", mount.read("ctl")) == f"# made: bridge0\n{line}"
+    shown = json.loads(mount.read("status.json"))["bridges"][0]
+    assert set(shown["inet"]) == told.addresses(mount, "bridge0")
+
+
+def logged(mount: Mount, sentence: str) -> None:
+    """Wait until a sentence is in the log."""
+    until(lambda: sentence in "".join(mount.log), f"the log has {sentence}")
+
+
+def kept(mount: Mount) -> list[str]:
+    """Return the verbs inet in the line of bridge0, and the comments about adopted addresses."""
+    text = mount.read("ctl")
+    return [*re.findall(r"inet6? (\S+)", text), *re.findall(r"# adopted: .*", text)]
+
+
+@pytest.mark.parametrize("option", ["nomaster", "master br-other"])
+def test_a_member_that_leaves_has_its_addresses_again(mount: Mount, peer: Place, option: str) -> None:
+    machine(mount, peer)
+    held = told.addresses(mount, "eth0")
+    mount.ip("link add br-other type bridge")
+    mount.ctl("create bridge0 up add eth0 adopt")
+    mount.log.clear()
+    events = mount.root.open("events", os.O_RDONLY)
+    mount.ip(f"link set eth0 {option}")
+    assert re.fullmatch(rb"\S+ leave bridge0 member=eth0 returned=1\n", events.begin_read(4096).result())
+    events.close()
+    agree(mount, "create bridge0 up")
+    assert told.addresses(mount, "eth0") == held
+    assert told.addresses(mount, "bridge0") == set()
+    assert told.routes(mount, "eth0") == ROUTES
+    assert told.link(mount, "bridge0")["address"] != told.link(mount, "eth0")["address"]
+    logged(mount, '"eth0" has left the bridge, and has its addresses again: 10.1.1.2/24, ')
+    if option == "nomaster":
+        reached(peer)
+        reaches(mount)
+    else:
+        assert told.link(mount, "eth0")["master"] == "br-other"
+        logged(mount, 'they do not work while it is in "br-other"')
+
+
+def test_the_end_of_the_mount_gives_back_what_a_member_left(alone: Alone, peer: Place) -> None:
+    mount = alone()
+    machine(mount, peer)
+    held = told.addresses(mount, "eth0")
+    mount.ctl("create bridge0 up add eth0 adopt")
+    mount.ip("link set eth0 nomaster")
+    assert mount.end() == 0
+    assert not mount.has("bridge0")
+    assert told.addresses(mount, "eth0") == held
+    reached(peer)
+    reaches(mount)
+    clear(mount)
+
+
+def test_only_its_own_leave_with_one_of_two(mount: Mount, peer: Place, other: Place) -> None:
+    machine(mount, peer)
+    told.cable(mount, "eth1", other, "10.2.2.1/24")
+    mount.ip("address add 10.2.2.2/24 dev eth1")
+    mount.ctl("create bridge0 inet 10.9.9.9/24 up add eth0 adopt add eth1 adopt")
+    mount.ip("link set eth1 nomaster")
+    until(lambda: "10.2.2.2/24" in told.addresses(mount, "eth1"), "eth1 has its address")
+    assert OWN | {"10.9.9.9/24"} <= told.addresses(mount, "bridge0")
+    until(lambda: "10.2.2.2/24" not in told.addresses(mount, "bridge0"), "bridge0 has lost the address of eth1")
+    other.sh("ping -c 3 -W 2 10.2.2.2")
+    mount.ip("link set eth0 nomaster")
+    until(lambda: not OWN & told.addresses(mount, "bridge0"), "bridge0 has lost the addresses of eth0")
+    agree(mount, "create bridge0 inet 10.9.9.9/24 up")
+    reached(peer)
+
+
+@pytest.mark.parametrize("way", ["adopt", "destroy"])
+def test_a_member_that_vanishes_and_comes_back(mount: Mount, peer: Place, other: Place, way: str) -> None:
+    machine(mount, peer)
+    mount.ctl("create bridge0 up add eth0 adopt")
+    mount.log.clear()
+    events = mount.root.open("events", os.O_RDONLY)
+    mount.ip("link delete eth0")
+    assert re.fullmatch(rb"\S+ leave bridge0 member=eth0 returned=0\n", events.begin_read(4096).result())
+    events.close()
+    logged(mount, '"eth0" is gone; the bridge keeps the addresses that it has adopted from it, 10.1.1.2/24')
+    assert set(kept(mount)[:-1]) == told.addresses(mount, "bridge0") >= OWN
+    assert kept(mount)[-1].startswith("# adopted: bridge0 eth0 10.1.1.2/24 ")
+    told.cable(mount, "eth0", other, "10.1.1.1/24")
+    other.ips("address add fd00::1/64 dev eth0 nodad\naddress replace 10.77.0.1/32 dev lo")
+    if way == "adopt":
+        mount.ctl("bridge0 add eth0 adopt")
+        assert not kept(mount)[:-1]
+        reached(other)
+        reaches(mount)
+    mount.ctl("destroy bridge0")
+    assert told.addresses(mount, "eth0") >= OWN
+    assert told.routes(mount, "eth0") >= {"default 10.1.1.1", "10.50.0.0/16 10.1.1.9"}
+    reached(other)
+    reaches(mount)
+
+
+def test_a_bridge_of_the_host_keeps_them(mount: Mount, peer: Place) -> None:
+    machine(mount, peer)
+    mount.ip("link add bridge0 type bridge")
+    mount.ctl("create bridge0 up add eth0 adopt")
+    mount.ip("link delete eth0")
+    until(lambda: kept(mount), "the bridge has the addresses")
+    mount.ctl("destroy bridge0")
+    assert told.addresses(mount, "bridge0") >= OWN
+
+
+def test_a_member_of_a_bridge_of_the_host_that_was_adopted(mount: Mount, peer: Place) -> None:
+    machine(mount, peer)
+    held = told.addresses(mount, "eth0")
+    mount.ip("link add bridge0 type bridge")
+    mount.ip("link set eth0 master bridge0")
+    mount.ctl("create bridge0 up add eth0 adopt")
+    assert told.addresses(mount, "bridge0") >= OWN
+    mount.ctl("destroy bridge0")
+    assert told.link(mount, "eth0")["master"] == "bridge0"
+    assert told.addresses(mount, "eth0") == held
+
+
+def test_addresses_of_a_destroyed_tap_stay_in_ctl(mount: Mount, virts: Virts) -> None:
+    mount.ctl("create bridge0 up")
+    virt = virts("up inet 10.0.77.1/24")
+    mount.ctl(f"bridge0 add {virt.tap} adopt")
+    virt.set("-bridge")
+    until(lambda: told.addresses(mount, virt.tap) >= {"10.0.77.1/24"}, "the tap has its address again")
+    mount.ctl(f"bridge0 add {virt.tap} adopt")
+    mount.ctl(f"destroy {virt.unit}")
+    assert told.addresses(mount, "bridge0") >= {"10.0.77.1/24"}
+    until(lambda: "10.0.77.1/24" in kept(mount), "ctl has the address")
+
+
+@pytest.mark.parametrize("way", ["kill", "end"])
+def test_the_next_mount_has_the_addresses_of_an_adopted_tap(lasting: LastingOnes, way: str) -> None:
+    """The line of the tap joins it to the bridge, but does not adopt it. So the bridge's line has its addresses."""
+    mount = lasting("state=/mnt/state")
+    mount.ctl("create bridge0 up\ncreate 3 up inet 10.0.77.1/24\nbridge0 add tap3 adopt")
+    assert "create bridge0 inet 10.0.77.1/24 up\n" in mount.read("ctl")
+    if way == "kill":
+        mount.kill()
+    else:
+        assert mount.end() == 0
+    mount.again("state=/mnt/state")
+    assert told.addresses(mount, "bridge0") == {"10.0.77.1/24"}
+    assert "create bridge0 inet 10.0.77.1/24 up\n" in mount.read("ctl")
+
+
+@pytest.mark.parametrize("way", ["kill", "end"])
+def test_the_next_mount_has_the_addresses_of_a_vanished_member(lasting: LastingOnes, peer: Place, way: str) -> None:
+    mount = lasting("state=/mnt/state")
+    machine(mount, peer)
+    mount.ctl("create bridge0 up add eth0 adopt")
+    mount.ip("link delete eth0")
+    until(lambda: "inet 10.1.1.2/24" in mount.sh("cat /mnt/state"), "the state file has the addresses")
+    if way == "kill":
+        mount.kill()
+    else:
+        assert mount.end() == 0
+        logged(mount, "bridge0 is deleted with 10.1.1.2/24, ")
+    mount.again("state=/mnt/state")
+    assert told.addresses(mount, "bridge0") >= OWN
+    assert set(kept(mount)) >= OWN
+    if way == "kill":
+        mount.ips("link add eth0 type veth peer name far-eth0\nlink set eth0 up")
+        mount.ctl("bridge0 add eth0 adopt")
+        mount.ctl("bridge0 delete eth0")
+        assert told.addresses(mount, "eth0") >= OWN
+    mount.ctl("destroy bridge0")
+    mount.delete_links("eth0")
+
+
+def test_the_end_after_a_move_that_a_kill_cut_short(lasting: LastingOnes, peer: Place) -> None:
+    """The line that adopts is not in the state file yet, but the addresses have moved."""
+    mount = lasting("state=/mnt/state")
+    machine(mount, peer)
+    mount.ctl("create bridge0 up")
+    mount.sh("cp /mnt/state /mnt/before")
+    mount.ctl("bridge0 add eth0 adopt")
+    mount.kill()
+    mount.sh("cp /mnt/before /mnt/state")
+    mount.again("state=/mnt/state")
+    assert told.addresses(mount, "bridge0") >= OWN
+    assert mount.end() == 0
+    assert told.addresses(mount, "eth0") >= OWN
+    reached(peer)
+    reaches(mount)
+    mount.delete_links("eth0")

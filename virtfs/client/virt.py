@@ -96,6 +96,12 @@ class Stats(Folder, Mapping[str, int]):
     def __len__(self) -> int:
         return len(os.listdir(self.path))
 
+    def __repr__(self) -> str:
+        try:
+            return f"Stats({dict(self)})"
+        except OSError:  # the interface is destroyed
+            return super().__repr__()
+
 
 class Virt(Folder):
     """An interface of a mount.

@@ -53,6 +53,7 @@ def virtfs_mount(pytestconfig: pytest.Config) -> Iterator[Mount]:
         pytest.fail(_advice(missing), pytrace=False)
     from virtfs.testing.server import Server
 
+    _look_for_programs()
     server = Server()
     pytestconfig.stash[_SERVER] = server
     try:
@@ -76,6 +77,7 @@ def _virtfs_netns() -> Iterator[Callable[[], Netns]]:
     """A function that makes network namespaces, which end after the test."""
     from virtfs.testing.netns import Netns
 
+    _look_for_programs()
     made: list[Netns] = []
 
     def make() -> Netns:
@@ -134,6 +136,16 @@ def _advice(missing: list[str]) -> str:
     options = " ".join(f"--cap-add {name}" for name in missing)
     lacking = " and ".join(f"CAP_{name}" for name in missing)
     return f"root lacks {lacking} here, as in a container: start the container with {options} (see doc/testing.md)"
+
+
+def _look_for_programs() -> None:
+    """Fail with one line if a program is not installed that the fixtures run."""
+    from virtfs.testing.server import look_for_programs
+
+    try:
+        look_for_programs()
+    except FileNotFoundError as lacking:
+        pytest.fail(str(lacking.strerror), pytrace=False)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

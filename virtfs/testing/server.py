@@ -3,6 +3,7 @@
 import errno
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,17 @@ PATIENCE: Final = 10.0  # maximum number of seconds to wait for the server to en
 # With this option, the kernel signals the program when the thread that started the program ends, even by kill -9.
 # The server drops capabilities but gains none, so the setting survives (kernel/cred.c commit_creds).
 _DYING_WITH_US = ("setpriv", "--pdeathsig")
+
+_PROGRAMS: Final = {"ip": "iproute2", "nsenter": "util-linux", "setpriv": "util-linux", "unshare": "util-linux"}
+
+
+def look_for_programs() -> None:
+    """Check that the programs that the fixtures run are installed. OSError: ENOENT, one is not."""
+    lacking = [name for name in _PROGRAMS if shutil.which(name) is None]
+    if lacking:
+        packages = " ".join(dict.fromkeys(_PROGRAMS[name] for name in lacking))
+        reason = f"the fixtures of virtfs need {' and '.join(lacking)}, not found in PATH: install {packages}"
+        raise FileNotFoundError(errno.ENOENT, reason)
 
 
 def dying_with_us(name: str, *command: str) -> list[str]:
@@ -63,6 +75,7 @@ class Server:
     """
 
     def __init__(self) -> None:
+        look_for_programs()
         self._folder, self._lock = temporary.make()
         self._point = self._folder / "virt"
         self._log = self._folder / "log"

@@ -47,12 +47,12 @@ class Recording(Mount):
 
     __slots__ = ()
 
-    def create(self, number: int | None = None, **verbs: Unpack[VirtVerbs]) -> Virt:
+    def create(self, number: int | str | None = None, **verbs: Unpack[VirtVerbs]) -> Virt:
         """Create an interface that keeps its last frames. Otherwise like Mount.create()."""
         verbs.setdefault("history", HISTORY)
         return super().create(number, **verbs)
 
-    def ensure(self, number: int, **verbs: Unpack[VirtVerbs]) -> Virt:
+    def ensure(self, number: int | str | Virt, **verbs: Unpack[VirtVerbs]) -> Virt:
         """Create an interface that keeps its last frames, unless it exists. Otherwise like Mount.ensure()."""
         if number not in self:
             verbs.setdefault("history", HISTORY)

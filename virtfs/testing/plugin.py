@@ -37,7 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("virtfs").addoption(
         "--virtfs-captures",
         metavar="DIR",
-        help="directory for the last frames of each interface of a failed test (virtfs-captures in the root directory)",
+        help="directory for the last frames of each interface of a failed test, relative to the root directory "
+        "(virtfs-captures)",
     )
 
 
@@ -215,7 +216,7 @@ def pytest_runtest_makereport(
 
 def _directory(config: pytest.Config) -> Path:
     given: str | None = config.getoption("--virtfs-captures")
-    return config.rootpath / "virtfs-captures" if given is None else config.invocation_params.dir / given
+    return config.rootpath / (given or "virtfs-captures")  # the same from all working directories, for addopts
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -158,7 +158,7 @@ def test_two_workers_without_root(pytester: pytest.Pytester) -> None:
     result = pytester.run(
         *_USER, *_VIRTFS, "shell", "--", "sh", "-c", script.replace("python", sys.executable, 1), timeout=170
     )
-    result.assert_outcomes(passed=22, failed=1)
+    result.assert_outcomes(passed=24, failed=1)
     before, *links_and_servers = result.outlines[-6:-3]
     assert int(before) == int(result.outlines[-3]) + 1, "only the mount of virtfs shell is left"
     assert links_and_servers == ["1", "0"]

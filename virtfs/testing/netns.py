@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, TypeVar
 
-from virtfs.testing.server import dying_with_us, look_for_programs
+from virtfs.testing.server import dying_with_us, found, look_for_programs
 
 N = TypeVar("N", bound="Netns")
 
@@ -109,9 +109,8 @@ class Netns:
         _check(words, options)
         captured = {} if "capture_output" in options else {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         settings: dict[str, Any] = {"text": True, **captured, **options}
-        command = dying_with_us("KILL", *self.command(*words))
         try:
-            done: subprocess.CompletedProcess[str] = subprocess.run(command, check=False, **settings)
+            done: subprocess.CompletedProcess[str] = subprocess.run(self._line(words), check=False, **settings)
         except subprocess.TimeoutExpired as late:
             late.cmd = [*_texts(words)]
             streams = [text for text in (late.stdout, late.stderr) if text]
@@ -138,13 +137,14 @@ class Netns:
         """
         _check(words, options)
         before = set() if listening is None else self._listeners(_port(listening))
-        program: subprocess.Popen[str] = subprocess.Popen(
-            dying_with_us("KILL", *self.command(*words)), **{"text": True, **options}
-        )
+        program: subprocess.Popen[str] = subprocess.Popen(self._line(words), **{"text": True, **options})
         self._started.append(program)
         if listening is not None:
             self._await_listener(program, os.fspath(words[0]), listening, before)
         return program
+
+    def _line(self, words: "tuple[str | os.PathLike[str], ...]") -> list[str]:
+        return dying_with_us("KILL", *found(*self.command(*words)))
 
     def _await_listener(self, program: "subprocess.Popen[str]", name: str, port: int, before: set[str]) -> None:
         end = time.monotonic() + _PATIENCE
@@ -159,14 +159,14 @@ class Netns:
 
     def _listeners(self, port: int) -> set[str]:
         """Return the inodes of the TCP sockets in the namespace that listen on a port (proc_net_tcp.rst)."""
-        found = set()
+        inodes = set()
         for table in ("tcp", "tcp6"):
             with suppress(FileNotFoundError):  # IPv6 is switched off
                 rows = Path(f"/proc/{self.pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]
                 for _, local, _, state, _, _, _, _, _, inode, *_ in map(str.split, rows):
                     if int(local.rpartition(":")[2], 16) == port and int(state, 16) == _LISTEN:
-                        found.add(inode)
-        return found
+                        inodes.add(inode)
+        return inodes
 
     def remember_neighbours(self, interface: str) -> None:
         """Let an interface in the namespace know each neighbour for an hour, without frames that check it.
@@ -203,13 +203,13 @@ class Netns:
         """Return the process IDs of the programs in the namespace, except this process and the holder."""
         if self._holder.poll() is not None:
             return []
-        found = []
+        pids = []
         own = os.stat(self.path).st_ino
         for name in filter(str.isdecimal, os.listdir("/proc")):
             with suppress(OSError):
                 if os.stat(f"/proc/{name}/ns/net").st_ino == own and int(name) not in (os.getpid(), self.pid):
-                    found.append(int(name))
-        return found
+                    pids.append(int(name))
+        return pids
 
     def __enter__(self: N) -> N:
         return self

@@ -25,6 +25,7 @@ PATIENCE: Final = 10.0  # maximum number of seconds to wait for the server to en
 # The server drops capabilities but gains none, so the setting survives (kernel/cred.c commit_creds).
 _DYING_WITH_US = ("setpriv", "--pdeathsig")
 
+# Programs that the fixtures run, with the packages of Debian that have them.
 _PROGRAMS: Final = {"ip": "iproute2", "nsenter": "util-linux", "setpriv": "util-linux", "unshare": "util-linux"}
 
 
@@ -39,7 +40,12 @@ def look_for_programs() -> None:
 
 def dying_with_us(name: str, *command: str) -> list[str]:
     """Return a command line that runs `command`, and sends it a signal such as "TERM" when this thread ends."""
-    return [*_DYING_WITH_US, name, *command]
+    return [*found(*_DYING_WITH_US), name, *command]
+
+
+def found(name: str, *words: str) -> list[str]:
+    """Return a command line with the path of its program, which an environment with another PATH does not change."""
+    return [shutil.which(name) or name, *words]
 
 
 class Recording(Mount):

@@ -52,13 +52,26 @@ class _Async:
         self.close()
 
     def fileno(self) -> int:
-        """Return the descriptor. O_NONBLOCK is set on it. ValueError: the file is not open."""
+        """Return the descriptor. O_NONBLOCK is set on it. ValueError: the file is not open.
+
+        >>> async def main():
+        ...     async with virtfs.aio.open(v) as port:
+        ...         return os.get_blocking(port.fileno())
+        >>> trio.run(main)
+        False
+        """
         if self._file is None:
             raise ValueError(f"{self._path} is not open: use `async with`")
         return self._file.fileno()
 
     def close(self) -> None:
-        """Close the file; idempotent. A task that waits on the file gets anyio.ClosedResourceError."""
+        """Close the file; idempotent. A task that waits on the file gets anyio.ClosedResourceError.
+
+        >>> async def main():
+        ...     async with virtfs.aio.open(v) as port:
+        ...         port.close()
+        >>> trio.run(main)
+        """
         if self._file is not None and not self._file.closed:
             anyio.notify_closing(self._file.fileno())
             self._file.close()
@@ -70,12 +83,13 @@ class _Async:
             try:
                 data = os.read(self.fileno(), size)
             except BlockingIOError:
-                await self._wait()
+                pass  # an error during the wait would have this one as its context
             except OSError as error:
                 raise named(error, self._path) from None
             else:
                 await anyio.lowlevel.cancel_shielded_checkpoint()
                 return data
+            await self._wait()
 
     async def _wait(self) -> None:
         """Wait until a read may succeed. anyio lets only one task wait for a descriptor, so the others wait for it."""
@@ -86,10 +100,27 @@ class _Async:
 
 
 class Port(_Async):
-    """The asynchronous form of virtfs.Port. Several tasks may share one."""
+    """The asynchronous form of virtfs.Port. Several tasks may share one.
+
+    >>> async def main():
+    ...     async with virtfs.aio.open(v) as port:
+    ...         await port.send(frame)
+    ...         ping(v)
+    ...         with anyio.fail_after(5):
+    ...             async for received in port:
+    ...                 return received[12:14].hex()
+    >>> trio.run(main)
+    '0806'
+    """
 
     async def send(self, frame: "bytes | bytearray | memoryview") -> None:
-        """Send a frame. Never waits, but is a checkpoint. OSError: as for virtfs.Port.send()."""
+        """Send a frame. Never waits, but is a checkpoint. OSError: as for virtfs.Port.send().
+
+        >>> async def main():
+        ...     async with virtfs.aio.open(v, "w") as port:
+        ...         await port.send(frame)
+        >>> asyncio.run(main())
+        """
         await anyio.lowlevel.checkpoint_if_cancelled()
         try:
             os.write(self.fileno(), frame)
@@ -101,30 +132,73 @@ class Port(_Async):
         """Wait for a frame and return it. Cancellation loses no frame. OSError: as for virtfs.Port.recv().
 
         Use anyio.fail_after() for a time-out.
+
+        >>> async def main():
+        ...     async with virtfs.aio.open(v) as port:
+        ...         ping(v)
+        ...         with anyio.fail_after(5):
+        ...             return (await port.recv())[12:14].hex()
+        >>> trio.run(main)
+        '0806'
         """
         return await self._read(ROOM)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield frames until recv() raises OSError, such as EHOSTDOWN or ENXIO."""
+        """Yield frames until recv() raises OSError, such as EHOSTDOWN or ENXIO.
+
+        >>> async def main():
+        ...     async with virtfs.aio.open(v) as port:
+        ...         ping(v)
+        ...         with anyio.fail_after(5):
+        ...             async for received in port:
+        ...                 return received[12:14].hex()
+        >>> asyncio.run(main())
+        '0806'
+        """
         while True:
             yield await self.recv()
 
 
 class Events(_Async):
-    """The asynchronous form of virtfs.Events. Do not share one between tasks."""
+    """The asynchronous form of virtfs.Events. Do not share one between tasks.
+
+    >>> async def main():
+    ...     async with virtfs.aio.events(net) as events:
+    ...         v.mark("begin")
+    ...         return (await events.get()).values
+    >>> trio.run(main)
+    {'text': 'begin'}
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, os.O_RDONLY)
         self._lines = sync_events.Lines()
 
     async def get(self) -> Event:
-        """Wait for an event and return it. OSError: ENXIO, the mount has ended."""
+        """Wait for an event and return it. OSError: ENXIO, the mount has ended.
+
+        >>> async def main():
+        ...     async with virtfs.aio.events(net) as events:
+        ...         net.mark("step 2")
+        ...         return (await events.get()).kind
+        >>> asyncio.run(main())
+        'mark'
+        """
         while (event := self._lines.next()) is None:
             self._lines.feed(await self._read(ROOM))
         return event
 
     async def __aiter__(self) -> AsyncIterator[Event]:
-        """Yield events until get() raises OSError."""
+        """Yield events until get() raises OSError.
+
+        >>> async def main():
+        ...     async with virtfs.aio.events(net) as events:
+        ...         net.mark("step 2")
+        ...         async for event in events:
+        ...             return event.kind
+        >>> trio.run(main)
+        'mark'
+        """
         while True:
             yield await self.get()
 
@@ -133,16 +207,32 @@ def open(virt: "Virt | str | os.PathLike[str]", mode: Mode = "rw") -> Port:
     """Return a port, which `async with` opens. virt: an interface, or the path of a frame file.
 
     `async with` raises OSError: EBUSY, another program receives frames; EACCES, permission denied.
+
+    >>> async def main():
+    ...     async with virtfs.aio.open(v.path / "frame", "w") as port:
+    ...         await port.send(frame)
+    >>> trio.run(main)
     """
     return Port(virt.path / "frame" if isinstance(virt, Virt) else Path(virt), flags_of(mode))
 
 
 def events(net: Mount) -> Events:
-    """Return the event stream of a mount, which `async with` opens."""
+    """Return the event stream of a mount, which `async with` opens.
+
+    >>> async def main():
+    ...     async with virtfs.aio.events(net) as events:
+    ...         v.mark("step 2")
+    ...         return (await events.get()).name
+    >>> trio.run(main)
+    'virt3'
+    """
     return Events(net.path / "events")
 
 
 async def wait(virt: Virt, condition: Condition) -> None:
-    """Wait until a condition of an interface is true. OSError: as for Virt.wait()."""
+    """Wait until a condition of an interface is true. OSError: as for Virt.wait().
+
+    >>> trio.run(virtfs.aio.wait, v, "carrier")
+    """
     async with _Async(virt.path / "wait" / condition, os.O_RDONLY) as file:
         await file._read(16)

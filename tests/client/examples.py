@@ -1,7 +1,9 @@
 """Runs the examples in the docstrings of the API, in a program that has a mount at /mnt/virt."""
 
+import asyncio
 import doctest
 import inspect
+import os
 import select
 import socket
 import struct
@@ -9,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
+import anyio
+import trio
 from harness.places import DIR
 from harness.waiting import PATIENCE
 
@@ -28,20 +32,26 @@ def documented() -> Iterator[tuple[str, object]]:
     for name in virtfs.__all__:
         thing = getattr(virtfs, name)
         if inspect.ismodule(thing):
-            continue
-        yield name, thing
-        if inspect.isclass(thing):
-            for member in dir(thing):
-                found = inspect.getattr_static(thing, member)
-                # A member of a base class of the API counts for each class that inherits it.
-                if (not member.startswith("_") or _our_operator(thing, member)) and not _is_field(thing, member):
-                    yield f"{name}.{member}", found
+            for member in thing.__all__:
+                yield from _members(f"{name}.{member}", getattr(thing, member))
+        else:
+            yield from _members(name, thing)
+
+
+def _members(name: str, thing: object) -> Iterator[tuple[str, object]]:
+    yield name, thing
+    if inspect.isclass(thing):
+        for member in dir(thing):
+            found = inspect.getattr_static(thing, member)
+            # A member of a base class of the API counts for each class that inherits it.
+            if (not member.startswith("_") or _our_operator(thing, member)) and not _is_field(thing, member):
+                yield f"{name}.{member}", found
 
 
 def _our_operator(of: type, member: str) -> bool:
     return (
-        member in ("__getitem__", "__contains__", "__iter__", "__len__", "__next__")
-        and any(member in vars(base) for base in of.__mro__ if base.__module__.startswith("virtfs.client"))
+        member in ("__getitem__", "__contains__", "__iter__", "__aiter__", "__len__", "__next__")
+        and any(member in vars(base) for base in of.__mro__ if base.__module__.startswith("virtfs."))
         and bool(getattr(inspect.getattr_static(of, member), "__doc__", None))
     )
 
@@ -86,8 +96,9 @@ class Laboratory:
         net = self.net
         if not (3 in net and 4 in net and "bridge0" in net.bridges):
             self.renew()
-        known = {"virtfs": virtfs, "select": select, "net": net, "v": net[3], "w": net[4], "b": net.bridges["bridge0"]}
-        return {**known, "frame": FRAME, "recording": RECORDING, "ping": ping, **vars(lines), **vars(values)}
+        known = {"virtfs": virtfs, "net": net, "v": net[3], "w": net[4], "b": net.bridges["bridge0"]}
+        modules = {"anyio": anyio, "asyncio": asyncio, "os": os, "select": select, "trio": trio}
+        return {**known, **modules, "frame": FRAME, "recording": RECORDING, "ping": ping, **vars(lines), **vars(values)}
 
     def passes(self, name: str, text: str, report: Callable[[str], object]) -> bool:
         """Run the examples of a docstring. report: called with the text about each failure."""

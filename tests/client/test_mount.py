@@ -13,6 +13,7 @@ from harness.waiting import PATIENCE, until
 
 import virtfs
 from virtfs.client import lines
+from virtfs.client.virt import Condition
 from virtfs.core.verbs import BRIDGE
 
 from .conftest import seen
@@ -117,6 +118,44 @@ def test_the_lowest_free_number(mount: Mount, net: virtfs.Mount) -> None:
         thread.join(PATIENCE)
     assert sorted(virt.number for virt in made) == list(range(4, 13))
     mount.ip("tuntap delete tap0 mode tap")
+
+
+def test_interfaces_by_name(net: virtfs.Mount) -> None:
+    v = net.create("virt5")
+    assert (v.number, v.name, v) == (5, "virt5", net[5])
+    assert net.create("6") == net.ensure("virt6") == net.ensure(net[6]) == virtfs.Virt(net.path, "virt6")
+    for wrong in ("bridge0", "tap7", "virt07", "virt", "", True, 7.0, None):
+        for make in (net.ensure, net.create):
+            if wrong is not None or make == net.ensure:
+                with pytest.raises(ValueError, match="is not an interface: give a number, or a name such as 'virt3'"):
+                    make(wrong)  # type: ignore[arg-type]
+    assert [v.number for v in net] == [5, 6]
+    assert net.bridges == {}
+
+
+@pytest.mark.parametrize(
+    ("condition", "sentence"),
+    [
+        ("down", "virt3 was not down"),
+        ("reader", "virt3 had no reader"),
+        ("frame", "no frame arrived at virt3"),
+        ("gone", "virt3 was not destroyed"),
+    ],
+)
+def test_a_wait_says_what_has_not_happened(v: virtfs.Virt, condition: Condition, sentence: str) -> None:
+    with pytest.raises(TimeoutError, match=f"{sentence} within 0.01 s: '.*/virt3/wait/{condition}'"):
+        v.wait(condition, timeout=0.01)
+
+
+def test_a_wait_for_what_is_off(v: virtfs.Virt) -> None:
+    v.up = False
+    with pytest.raises(TimeoutError, match="virt3 was not up within"):
+        v.wait("up", timeout=0.01)
+    v.carrier = "off"
+    with pytest.raises(TimeoutError, match="the tap of virt3 had no carrier within"):
+        v.wait("carrier", timeout=0.01)
+    with pytest.raises(ValueError, match="'ready' is not a condition: these are up, down, carrier"):
+        v.wait("ready")  # type: ignore[arg-type]
 
 
 def test_several_verbs_are_one_line(net: virtfs.Mount, v: virtfs.Virt) -> None:

@@ -83,6 +83,13 @@ def test_the_page_about_tests_gives_a_container_the_same_options() -> None:
     assert theirs == ours - {("security-opt", "unmask=/proc/sys")}
 
 
+def test_the_captures_of_a_container_outlive_it() -> None:
+    page = (PROJECT / "doc/testing.md").read_text()
+    without_root = page.partition("\n## Without root in the container\n")[2].partition("\n## ")[0]
+    (directory,) = re.findall(r"--virtfs-captures=(\S+)", without_root.partition("\n```\n")[0])
+    assert directory in re.findall(r'-v "[^":]*:(\S+)"', without_root), "a directory of the host"
+
+
 def test_the_page_installs_the_same_packages_everywhere() -> None:
     page = (PROJECT / "doc/testing.md").read_text()
     listed = re.findall(r"install -y --no-install-recommends ((?:.*\\\n)*.*)", page)
@@ -96,7 +103,7 @@ def test_an_image_has_no_environment_and_no_history_of_the_checkout() -> None:
     assert not (PROJECT / ".containerignore").exists()
     page = (PROJECT / "doc/testing.md").read_text()
     assert "\nCOPY . /virtfs\n" in page, "the checkout is the context, so that its .dockerignore counts"
-    assert re.search(r"^podman build .* virtfs$", page, re.MULTILINE)
+    assert re.search(r"^podman build .* \.\./virtfs$", page, re.MULTILINE)
 
 
 def test_the_container_has_the_packages_of_the_debian_package() -> None:

@@ -42,6 +42,17 @@ def _path() -> str:
     return os.environ["PATH"]
 
 
+def test_a_program_is_built_in_another_folder_too(tmp_path: Path) -> None:
+    """Also if it is up to date beside its source."""
+    sources = tmp_path / "c"
+    shutil.copytree(EXAMPLES / "c", sources, ignore=lambda _, names: {"responder", "stream", "lwip"} & {*names})
+    (tmp_path / "other").mkdir()
+    build = ["make", "-s", "--no-print-directory", "responder", "-f", str(sources / "Makefile"), "-C"]
+    for folder in (sources, tmp_path / "other"):
+        subprocess.run([*build, str(folder)], check=True)
+        assert (folder / "responder").exists()
+
+
 def test_each_language_is_built() -> None:
     there = {path.parent.name: path for path in EXAMPLES.glob("*/responder.*") if path.suffix != ".pyc"}
     assert there.keys() == _SOURCE.keys()

@@ -218,7 +218,10 @@ def test_quiet_without_proc_is_logged(
     monkeypatch.setattr(links_module, "write_text", read_only)
     with caplog.at_level(logging.INFO):
         links.quiet(tap)
-    assert "tap3 will lose its IPv6 addresses when it is set down" in caplog.text
+        links.quiet(tap)
+        links.begin(tap, 500)
+    assert caplog.text.count("tap3 and later taps will lose their IPv6 addresses when they are set down") == 1
+    assert caplog.text.count("keep_addr_on_down") == 1
 
 
 def test_drops_of_the_kernels_queue_are_counted(links: Links, tap: Tap) -> None:

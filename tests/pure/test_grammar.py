@@ -345,6 +345,22 @@ def test_verb_that_cannot_be_undone_ends_its_line() -> None:
         format_actions((Action("flush"), Action("up")), BRIDGE, makes=True)
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("/proc/4711/ns/net", "4711"), ("/run/netns/blue", "blue"), ("/var/run/netns/blue", "blue")],
+)
+def test_a_namespace_by_its_file(file: str, name: str) -> None:
+    assert parse_verbs(f"netns {file}") == (Action("netns", (name,)),)
+
+
+@pytest.mark.parametrize("file", ["/proc/self/ns/net", "/run/netns/", "/run/netns/..", "/run/netns/a/b", "/tmp/net"])
+def test_a_file_that_is_no_namespace(file: str) -> None:
+    assert refused(f"virt3 netns {file}") == (
+        errno.EINVAL,
+        f'netns: "{file}" is neither a network namespace name nor a process ID',
+    )
+
+
 MOVED = (Action("netns", ("blue",)), Action("up"), Action("mtu", (1400,)))
 
 

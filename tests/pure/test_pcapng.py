@@ -52,6 +52,15 @@ def test_our_own_reader_gets_back_what_was_written(packets: list[Packet]) -> Non
     reader.finish()
 
 
+def test_marks_are_told_from_frames() -> None:
+    for length in range(1, 9):
+        mark = pcapng.mark(0, NOW, "x" * length)
+        frame = pcapng.MARK_HEAD + b"x" * length
+        block = pcapng.enhanced_packet(0, NOW, memoryview(frame), len(frame), INBOUND)
+        blocks = VIRT3, mark, block, pcapng.with_dropcount(block, 1)
+        assert [pcapng.is_mark(VIRT3 + one, len(VIRT3)) for one in blocks] == [False, True, False, False]
+
+
 def packet(number: int, length: int, direction: int = INBOUND) -> bytes:
     """Return an enhanced packet block that its time and its bytes identify."""
     return pcapng.enhanced_packet(0, NOW + number, bytes([number % 256]) * length, length, direction)

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from importlib.metadata import entry_points
 from pathlib import Path
 from xml.etree import ElementTree
@@ -105,7 +106,7 @@ _FIXTURES = """
         tables = [Path(f"/proc/{netns.pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
         assert sum(table.count(":1451 ") for table in tables) == 1
         assert server.poll() is None
-        with pytest.raises(ChildProcessError, match="exit status 1 before it listened on port 5202: 'false'"):
+        with pytest.raises(ChildProcessError, match="exit status 1 before it listened on TCP port 5202: 'false'"):
             netns.start("false", listening=5202)
 """
 _FAILING = """
@@ -113,10 +114,12 @@ _FAILING = """
 
     @pytest.mark.parametrize("way", ["there and back"])
     def test_wrong(virt, virtfs_mount, way):
-        virtfs_mount.create(description="unused")
+        virtfs_mount.create(description="unused").mark("no frame")
         virtfs_mount.create(history=0)
         with virt.open() as port:
             port.send(bytes(12) + bytes.fromhex("88b5") + b"the last frame")
+        virt.mark("no frame either")
+        virt.description = "the host: a"
         with virtfs_mount.clone() as unused:
             assert unused.history_size == virt.history_size
             assert virt.stats["tx_frames"] == 2, str(virtfs_mount.path)
@@ -155,17 +158,18 @@ def test_two_workers_without_root(pytester: pytest.Pytester) -> None:
     result = pytester.run(
         *_USER, *_VIRTFS, "shell", "--", "sh", "-c", script.replace("python", sys.executable, 1), timeout=170
     )
-    result.assert_outcomes(passed=22, failed=1)
+    result.assert_outcomes(passed=24, failed=1)
     before, *links_and_servers = result.outlines[-6:-3]
     assert int(before) == int(result.outlines[-3]) + 1, "only the mount of virtfs shell is left"
     assert links_and_servers == ["1", "0"]
     (path,) = (pytester.path / "kept").glob("[!.]*")
-    assert re.fullmatch(r"test_failing\.py-test_wrong-there-and-back\.\w{8}-virt\d\.pcapng", path.name)
+    name = r"test_failing\.py-test_wrong-there-and-back\.\w{8}-virt\d\.the_host_a\.pcapng"
+    assert re.fullmatch(name, path.name)
     assert b"the last frame" in path.read_bytes()
     result.stdout.fnmatch_lines(
         [
             "*- virtfs: last frames -*",
-            f"virt?: {path}: 1 frame",
+            f"virt? (the host: a): {path}: 1 frame",
             "virt? (unused): no frames",
             "*= virtfs: last frames of failed tests =*",
             str(path),
@@ -200,9 +204,20 @@ def test_a_failing_teardown_leaves_captures(pytester: pytest.Pytester, elsewhere
     assert b"the last frame" in path.read_bytes()
     result.stdout.fnmatch_lines(["*= virtfs: last frames of failed tests =*", str(path)])
     (path.parent / "other-virt0.pcapng").touch()
+    (path.parent / f"{path.name.removesuffix('.pcapng')}.the_host_a.pcapng").touch()
     pytester.makepyfile(_TEARDOWN.replace('pytest.fail("at the end")', "pass"))
     pytester.run(*elsewhere.command(*command(pytester, "--virtfs-captures=kept")), timeout=50).assert_outcomes(passed=1)
     assert [left.name for left in path.parent.glob("[!.]*")] == ["other-virt0.pcapng"]
+
+
+def test_captures_are_below_the_root_directory(pytester: pytest.Pytester, elsewhere: Place) -> None:
+    """The option is often in the configuration, and a run may begin in any directory."""
+    pytester.makeini("[pytest]\naddopts = --virtfs-captures=kept\n")
+    (pytester.mkdir("deep") / "test_failing.py").write_text(textwrap.dedent(_FAILING))
+    _env, _directory, folder, *words = command(pytester)
+    result = pytester.run(*elsewhere.command("env", "-C", f"{folder}/deep", *words), timeout=50)
+    result.assert_outcomes(failed=1)
+    assert len([*(pytester.path / "kept").glob("*.pcapng")]) == 1
 
 
 def test_captures_that_cannot_be_removed_or_written(pytester: pytest.Pytester, elsewhere: Place) -> None:

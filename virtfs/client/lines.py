@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Iterable, Mapping
+from os import PathLike
 from typing import Protocol, TypedDict, runtime_checkable
 
 from virtfs.core.quoting import quoted
@@ -48,7 +49,7 @@ class VirtVerbs(TypedDict, total=False):
     persist: Switch
     upopen: Switch
     carrier: Text
-    netns: "Number | Named"
+    netns: "Number | Named | PathLike[str]"
     exclusive: Text
     impair: "Text | bool"
     no_impair: Text
@@ -95,7 +96,7 @@ class BridgeVerbs(TypedDict, total=False):
 
 
 class Impairment(TypedDict, total=False):
-    """The words of an impairment, as keyword arguments: delay="20ms 5ms", loss="1%", seed=7."""
+    """The words of an impairment, as keyword arguments: delay="20ms 5ms" with its jitter, loss="1%", seed=7."""
 
     delay: Text
     distribution: Text
@@ -107,6 +108,17 @@ class Impairment(TypedDict, total=False):
     rate: Text
     limit: Number
     seed: Number
+
+
+# The words of an impairment whose values have a unit, with an example.
+_UNITS = {
+    "delay": "20ms",
+    "loss": "1%",
+    "duplicate": "1%",
+    "reorder": "25%",
+    "corrupt": "0.1%",
+    "rate": "10mbit",
+}
 
 
 def words(verbs: Mapping[str, object], noun: Noun = VIRT) -> str:
@@ -136,9 +148,16 @@ def words(verbs: Mapping[str, object], noun: Noun = VIRT) -> str:
 def impairment(words: Mapping[str, object]) -> str:
     """Return the words of an impairment.
 
+    TypeError: a time, a share or a rate is a number, which has no unit; or there is a word "jitter".
+
     >>> impairment({"delay": "20ms", "loss": "1%", "seed": 7})
     'delay 20ms loss 1% seed 7'
     """
+    for name, value in words.items():
+        if name == "jitter":
+            raise TypeError(f'jitter={value!r}: the jitter is the second time of delay, as in delay="20ms 5ms"')
+        if name in _UNITS and isinstance(value, int | float):
+            raise TypeError(f'{name}={value!r} has no unit: give a text, such as {name}="{_UNITS[name]}"')
     return " ".join(f"{name} {_argument(name, value)}" for name, value in words.items() if value is not None)
 
 
@@ -161,7 +180,7 @@ def _opposite(name: str, noun: Noun) -> str:
 
 
 def _argument(name: str, value: object, noun: Noun = VIRT) -> str:
-    text = value.name if isinstance(value, Named) else str(value)
+    text = value.name if isinstance(value, Named) and not isinstance(value, PathLike) else str(value)
     verb = find(noun, name)
     free = verb is not None and verb.rest_of_line
     if "\n" in text or (not free and (not text.split() or any(word[0] == "#" for word in text.split()))):

@@ -162,20 +162,22 @@ class Mount(Folder):
         names = (name.removeprefix("virt") for name in os.listdir(self.path) if name.startswith("virt"))
         return sorted(int(name) for name in names if name.isdecimal())
 
-    def create(self, number: int | None = None, **verbs: Unpack[VirtVerbs]) -> Virt:
+    def create(self, number: int | str | None = None, **verbs: Unpack[VirtVerbs]) -> Virt:
         """Create an interface with these verbs, and return it.
 
-        Without a number, the interface gets the lowest free number, and a random address unless you give `link`.
-        The verbs are those of Virt.set(). OSError: EEXIST, the interface exists; EPERM or EACCES, you are not root; any
-        other errno, a verb is refused, and nothing is created. `strerror` is the text of last_error.
+        number: a number, or a name such as "virt5". Without one, the interface gets the lowest free number, and a
+        random address unless you give `link`. verbs: those of Virt.set().
+        ValueError: the name is not that of an interface. OSError: EEXIST, the interface exists; EPERM or EACCES, you
+        are not root; any other errno, a verb is refused, and nothing is created. `strerror` is the text of last_error.
 
         >>> net.create(5, up=True, mtu=1400, inet="10.0.5.1/24", owner="nobody")
         Virt('/mnt/virt/virt5')
         """
         if number is None:
             return self._create_free(verbs)
-        self.ctl(f"create {number} {lines.words(verbs)}")
-        return Virt(self.path, number)
+        virt = Virt(self.path, number)
+        self.ctl(f"create {virt.number} {lines.words(verbs)}")
+        return virt
 
     def _create_free(self, verbs: VirtVerbs) -> Virt:
         """Create an interface with the lowest free number, and find it by its address.
@@ -192,14 +194,15 @@ class Mount(Folder):
                     return virt
         raise OSError(errno.ENOENT, "the new interface has already been destroyed", str(self.path))
 
-    def ensure(self, number: int, **verbs: Unpack[VirtVerbs]) -> Virt:
+    def ensure(self, number: int | str | Virt, **verbs: Unpack[VirtVerbs]) -> Virt:
         """Create an interface unless it exists, apply verbs to it, and return it; idempotent. Errors: as for create().
 
         >>> net.ensure(3, mtu=1400) == net.ensure(3, mtu=1400) == v
         True
         """
-        self.ctl(f"ensure {number} {lines.words(verbs)}")
-        return Virt(self.path, number)
+        virt = Virt(self.path, number)
+        self.ctl(f"ensure {virt.number} {lines.words(verbs)}")
+        return virt
 
     def destroy(self, what: int | str | Virt | Bridge) -> None:
         """Destroy an interface or a bridge, or everything.

@@ -8,7 +8,7 @@ from functools import partial
 from virtfs.client import waiting
 from virtfs.client.folder import about
 from virtfs.client.port import Mode, Opened, flags_of
-from virtfs.core.framestream import PREFIX
+from virtfs.core.framestream import FRAME_MAX, PREFIX
 
 _ROOM = 1 << 18  # bytes: room for four of the longest records, or for 170 records of 1518 bytes
 
@@ -35,14 +35,15 @@ class Stream(Opened):
         """Send frames with one system call, or with several if they exceed 1 MiB together.
 
         OSError: a frame is refused, as by Port.send(). The frames before it have been sent, those after it have not.
-        TypeError: the argument is one frame.
+        ValueError: a frame is empty or longer than any frame; nothing has been sent. TypeError: the argument is one
+        frame.
 
         >>> with v.stream() as stream:
         ...     stream.send(frame for _ in range(3))
         """
         if isinstance(frames, bytes | bytearray | memoryview):  # iterables of int, which some type checkers let pass
             raise TypeError("send() takes an iterable of frames: use send([frame])")
-        left = memoryview(b"".join(part for frame in frames for part in (PREFIX.pack(len(frame)), frame)))
+        left = memoryview(b"".join(part for frame in frames for part in (_prefix(frame), frame)))
         try:
             while left:
                 write = partial(os.write, self.fileno(), left)
@@ -82,3 +83,10 @@ class Stream(Opened):
         """
         while True:
             yield from self.recv()
+
+
+def _prefix(frame: bytes) -> bytes:
+    """Return the length of a frame, as the first part of its record."""
+    if not 0 < len(frame) <= FRAME_MAX:
+        raise ValueError(f"a frame has 1 to {FRAME_MAX} bytes, not {len(frame)}")
+    return PREFIX.pack(len(frame))

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,15 @@ from virtfs.client.values import lines as lines_of
 from virtfs.core.virt import Carrier, Exclusive
 
 Condition = Literal["up", "down", "carrier", "reader", "frame", "gone"]
+# What has not happened when wait() ends with TimeoutError.
+_LACKING: Final[dict[str, str]] = {
+    "up": "{virt} was not up",
+    "down": "{virt} was not down",
+    "carrier": "the tap of {virt} had no carrier",
+    "reader": "{virt} had no reader",
+    "frame": "no frame arrived at {virt}",
+    "gone": "{virt} was not destroyed",
+}
 _PIECE: Final = 1 << 20  # maximum number of bytes of a capture file that one write sends
 
 
@@ -96,6 +106,12 @@ class Stats(Folder, Mapping[str, int]):
     def __len__(self) -> int:
         return len(os.listdir(self.path))
 
+    def __repr__(self) -> str:
+        try:
+            return f"Stats({dict(self)})"
+        except OSError:  # the interface is destroyed
+            return super().__repr__()
+
 
 class Virt(Folder):
     """An interface of a mount.
@@ -111,10 +127,13 @@ class Virt(Folder):
 
     __slots__ = ("number",)
 
-    def __init__(self, top: "str | os.PathLike[str]", number: int) -> None:
-        """Make an object for an interface, which need not exist yet. top: the mount point."""
-        super().__init__(Path(top) / f"virt{number}", Path(top))
-        self.number = number
+    def __init__(self, top: "str | os.PathLike[str]", number: "int | str | Virt") -> None:
+        """Make an object for an interface, which need not exist yet.
+
+        top: the mount point. number: its number, its name or an object. ValueError: it is none of these.
+        """
+        self.number = _number(number)
+        super().__init__(Path(top) / f"virt{self.number}", Path(top))
 
     @property
     def name(self) -> str:
@@ -361,6 +380,10 @@ class Virt(Folder):
 
         vnet_hdr: whether a virtio_net_hdr precedes each frame. OSError: EBUSY, a program is receiving frames, or the
         interface has a cable or an impairment; EPERM, antispoof is on; EACCES, permission denied.
+
+        >>> with v.tap(vnet_hdr=False) as tap:
+        ...     os.write(tap.fileno(), frame) == len(frame)
+        True
         """
         return native.Tap(self.path / "fd", {} if vnet_hdr else {"vnet_hdr": 0})
 
@@ -368,16 +391,36 @@ class Virt(Folder):
         """Make virtfs release the tap, so that this user may attach to it through /dev/net/tun. close() ends the loan.
 
         OSError: as for tap().
+
+        >>> with v.lend() as loan:
+        ...     loan.tap
+        'tap3'
         """
         return native.Loan(self.path / "fd", {"lend": True})
 
     def wait(self, condition: Condition, timeout: float | None = None) -> None:
         """Wait until a condition is true: up, down, carrier, reader, frame (one arrives) or gone.
 
-        timeout: the longest time to wait, in seconds; None waits for ever.
+        timeout: the longest time to wait, in seconds; None waits for ever. ValueError: there is no such condition.
         OSError: TimeoutError, the condition did not become true in this time; ENXIO, the interface is destroyed.
 
         >>> v.wait("carrier", timeout=5)
+        >>> v.wait("reader", timeout=0)
+        Traceback (most recent call last):
+        TimeoutError: [Errno 110] virt3 had no reader within 0 s: '/mnt/virt/virt3/wait/reader'
         """
+        if condition not in _LACKING:
+            raise ValueError(f"{condition!r} is not a condition: these are {', '.join(_LACKING)}")
         with Opened(self.path / "wait" / condition, os.O_RDONLY) as file:
-            waiting.read(file.fileno(), 16, file.path, timeout)
+            waiting.read(file.fileno(), 16, file.path, timeout, _LACKING[condition].format(virt=self))
+
+
+def _number(what: object) -> int:
+    """Return the number of an interface, which is given by its number, its name or an object."""
+    if isinstance(what, Virt):
+        return what.number
+    if isinstance(what, int) and not isinstance(what, bool):
+        return what
+    if isinstance(what, str) and (digits := re.fullmatch(r"(?:virt)?(0|[1-9][0-9]*)", what)):
+        return int(digits[1])
+    raise ValueError(f"{what!r} is not an interface: give a number, or a name such as 'virt3'")

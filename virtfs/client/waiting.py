@@ -13,18 +13,21 @@ from virtfs.client.folder import named
 T = TypeVar("T")
 
 
-def read(fd: int, size: int, path: Path, timeout: float | None) -> bytes:
+def read(fd: int, size: int, path: Path, timeout: float | None, lacking: str = "nothing arrived") -> bytes:
     """Read from a descriptor, and wait at most `timeout` seconds for data; None waits for ever.
 
+    lacking: what has not happened when the time is over, for the message of TimeoutError.
     A descriptor that is read with a time-out gets O_NONBLOCK, because another reader may take the data after poll(2)
     has reported them. OSError: errors of read(2), with the path. TimeoutError: no data arrived in time.
     """
     if timeout is not None and os.get_blocking(fd):
         os.set_blocking(fd, False)
-    return repeat(lambda: os.read(fd, size), fd, select.POLLIN, path, timeout)
+    return repeat(lambda: os.read(fd, size), fd, select.POLLIN, path, timeout, lacking)
 
 
-def repeat(call: Callable[[], T], fd: int, events: int, path: Path, timeout: float | None) -> T:
+def repeat(
+    call: Callable[[], T], fd: int, events: int, path: Path, timeout: float | None, lacking: str = "nothing arrived"
+) -> T:
     """Repeat a call until it no longer fails with EAGAIN. In between, wait for `events`. Errors: as for read()."""
     end = None if timeout is None else monotonic() + timeout
     while True:
@@ -39,4 +42,4 @@ def repeat(call: Callable[[], T], fd: int, events: int, path: Path, timeout: flo
         poller.register(fd, events)
         # poll(2) takes whole milliseconds. Round up, because the wait must not be shorter than the caller's time-out.
         if not poller.poll(None if left is None else int(left * 1000) + (left > 0)) and left is not None:
-            raise TimeoutError(ETIMEDOUT, f"nothing arrived within {timeout:g} s", str(path))
+            raise TimeoutError(ETIMEDOUT, f"{lacking} within {timeout:g} s", str(path))

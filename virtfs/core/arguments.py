@@ -26,6 +26,7 @@ ID_MAX = 2**32 - 2  # (uid_t)-1 means "unchanged" to chown(2)
 # user@example. The name cannot begin with "-", as in the verb -bridge, or "#", which starts a comment.
 _NAME = re.compile(r"[^-#:/,\s][^:/,\s]*")
 _NETNS = re.compile(r"[^#/\s][^/\s]*")  # a file name without white space, so that it is a single word of a line
+_NETNS_FILE = re.compile(r"/proc/([0-9]+)/ns/net|(?:/var)?/run/netns/(.*)")
 _DIGITS = re.compile(r"[0-9]+")
 _HEX = re.compile(r"0x[0-9A-Fa-f]{1,16}|0")
 _NOT_IN_IFNAME = re.compile(r"[/:\s]")
@@ -215,13 +216,15 @@ def group_mask(refused: dict[int, str]) -> Argument:
 
 
 def parse_netns(text: str) -> str:
-    """Check the name of a network namespace (ip-netns(8)) or a process ID, and return it unchanged.
+    """Check the name of a network namespace (ip-netns(8)) or a process ID, and return it.
 
-    "" means the daemon's own namespace.
+    The file of either, such as "/proc/4711/ns/net", stands for it. "" means the daemon's own namespace.
     """
-    if text and (text in (".", "..") or len(text) > NAME_MAX or not _NETNS.fullmatch(text) or not text.isprintable()):
+    file = _NETNS_FILE.fullmatch(text)
+    name = file[1] or file[2] or "." if file else text
+    if name and (name in (".", "..") or len(name) > NAME_MAX or not _NETNS.fullmatch(name) or not name.isprintable()):
         raise VirtError(EINVAL, f"{quoted(text)} is neither a network namespace name nor a process ID")
-    return text
+    return name
 
 
 def _address_and_length(text: str, example: str, longest: int, check: Callable[[str], object]) -> tuple[str, int]:

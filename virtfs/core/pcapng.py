@@ -40,6 +40,7 @@ packet_tails = [Struct(f"<{padding}xIIII").pack for padding in range(4)]
 packet_joints = [Struct(f"<{padding}xIIII IIIIIII").pack for padding in range(4)]
 
 _KIND_AND_LENGTH = Struct("<II").unpack_from
+_CAPTURED = Struct("<20xI").unpack_from
 _LENGTH_AND_TIME = Struct("<4xI4xII").unpack_from
 # Masks that clear the padding in the last word of a frame, indexed by the number of padding bytes.
 _PADDING_MASKS = [0xFFFFFFFF >> 8 * padding for padding in range(4)]
@@ -103,6 +104,15 @@ def mark(interface_id: int, timestamp_ns: int, text: str) -> bytes:
         interface_id, timestamp_ns >> 32, timestamp_ns & 0xFFFFFFFF, len(frame), len(frame)
     ) + frame.ljust(len(frame) + 3 & ~3, b"\0")
     return _block(PACKET, body, _option(_COMMENT, comment))
+
+
+def is_mark(data: bytes, at: int) -> bool:
+    """Return whether the block at an offset was made by mark(). Of all packets, only marks begin with a comment."""
+    kind, _ = _KIND_AND_LENGTH(data, at)
+    if kind != PACKET:
+        return False
+    (captured,) = _CAPTURED(data, at)
+    return int.from_bytes(data[(options := at + 28 + (captured + 3 & ~3)) : options + 2], "little") == _COMMENT
 
 
 @lru_cache(4096)

@@ -50,6 +50,7 @@ class Links:
     def __init__(self) -> None:
         self._home = netns.own_identity()
         self._rtnl = Rtnl()
+        self._has_told = False  # whether the log says that IPv6 addresses are not kept
 
     def close(self) -> None:
         """Close the socket. A second call does nothing."""
@@ -82,7 +83,7 @@ class Links:
                 if refusal.errno in (errno.ENODEV, errno.ENXIO, *NONE_LEFT):
                     raise
                 return None  # a kernel without IPv6 refuses the whole message
-            _keep_addresses(tap.name())
+            self._keep_addresses(tap.name())
             return _look(rtnl, index)
 
         link = self._at(tap, ask, f'queue length "{txqlen}"')
@@ -147,7 +148,22 @@ class Links:
                 raise
             _log.info("cannot turn off automatic IPv6 addresses: %s", refusal.strerror)
             return
-        self._at(tap, lambda _rtnl, _index: _keep_addresses(tap.name()))
+        self._at(tap, lambda _rtnl, _index: self._keep_addresses(tap.name()))
+
+    def _keep_addresses(self, name: str) -> None:
+        """Set the sysctl net.ipv6.conf.NAME.keep_addr_on_down (ip-sysctl.rst) in the calling thread's namespace.
+
+        A failure is logged once, because it has the same reason for all taps.
+        """
+        try:
+            write_text(f"/proc/sys/net/ipv6/conf/{name}/keep_addr_on_down", "1")
+        except OSError as refusal:
+            if refusal.errno in NONE_LEFT:
+                raise
+            if not self._has_told:
+                self._has_told = True
+                lost = f"{name} and later taps will lose their IPv6 addresses when they are set down"
+                _log.info("cannot set keep_addr_on_down, so %s: %s", lost, refusal)
 
     def mark(self, tap: Placed, mark: str) -> None:
         """Set the interface's alias to a mark (host.marks)."""
@@ -353,18 +369,6 @@ def _dropped(answer: Reply) -> tuple[int, int]:
 def _with_socket(request: Callable[[Rtnl], T]) -> T:
     with Rtnl() as rtnl:
         return request(rtnl)
-
-
-def _keep_addresses(name: str) -> None:
-    """Set the sysctl net.ipv6.conf.NAME.keep_addr_on_down (ip-sysctl.rst) in the calling thread's namespace."""
-    try:
-        write_text(f"/proc/sys/net/ipv6/conf/{name}/keep_addr_on_down", "1")
-    except OSError as refusal:
-        if refusal.errno in NONE_LEFT:
-            raise
-        _log.info(
-            "cannot set keep_addr_on_down, so %s will lose its IPv6 addresses when it is set down: %s", name, refusal
-        )
 
 
 def _named(refusal: OSError, tap: Placed, what: str) -> VirtError:

@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from virtfs.client.virt import Virt
-from virtfs.core.pcapng import PACKET
+from virtfs.core.pcapng import PACKET, is_mark
 
-_LONGEST: Final = 180  # bytes of a name, before the hash and "-virtN.pcapng"; Linux allows 255 in all
+_LONGEST: Final = 180  # bytes of a name, before the hash and "-virtN.NOTE.pcapng"; Linux allows 255 in all
+_NOTE: Final = 40  # bytes of NOTE
 _HASHED: Final = 8  # hexadecimal digits of a hash
 # The node IDs that can be derived from their names: "-" stands only for "/" and "::", and only the path has dots.
 _REVERSIBLE: Final = re.compile(r"\w[\w.]*(/\w[\w.]*)*\.\w+(::\w+)+")
 
 
 class Recording(NamedTuple):
-    """The last frames of an interface. title: the interface, for the report. data: a pcapng file."""
+    """The last frames of an interface. note: its description, such as the name of a host. data: a pcapng file."""
 
     name: str
-    title: str
+    note: str
     data: bytes
 
 
@@ -37,21 +38,22 @@ def record(virts: Iterable[Virt]) -> list[Recording]:
     for virt in virts:
         with suppress(FileNotFoundError):  # a program that the test started has destroyed the interface
             if virt.history_size:
-                recordings.append(Recording(virt.name, _title(virt), virt.history()))
+                recordings.append(Recording(virt.name, virt.description, virt.history()))
     return recordings
 
 
 def save(recordings: Iterable[Recording], test: str, directory: Path) -> list[Saved]:
-    """Write each recording, unless it is empty, to `<test>-virtN.pcapng`. Return what was done with each.
+    """Write each recording, unless it has no frames, to `<test>-virtN.<note>.pcapng`. Return what was done with each.
 
     test: the node ID of the test, such as "test_link.py::test_ping[20ms]". directory: made if it does not exist.
     OSError: a file cannot be written.
     """
     saved = []
-    for name, title, data in recordings:
+    for name, note, data in recordings:
+        title = f"{name} ({note})" if note else name
         if count := _frames(data):
             _make(directory)
-            path = directory / f"{file_name(test)}-{name}.pcapng"
+            path = directory / f"{file_name(test)}-{name}{_suffix(note)}.pcapng"
             path.write_bytes(data)
             frames = "1 frame" if count == 1 else f"{count} frames"
             saved.append(Saved(path, f"{title}: {path}: {frames}"))
@@ -65,7 +67,7 @@ def remove(test: str, directory: Path, before: float) -> None:
 
     OSError: a file cannot be removed, or the directory cannot be read.
     """
-    ours = re.compile(re.escape(file_name(test)) + r"-virt\d+\.pcapng")
+    ours = re.compile(re.escape(file_name(test)) + r"-virt\d+(\.\w+)?\.pcapng")
     with suppress(FileNotFoundError):
         for path in directory.iterdir():
             if ours.fullmatch(path.name) and path.stat().st_mtime < before:
@@ -89,9 +91,10 @@ def file_name(test: str) -> str:
     return f"{plain[-_LONGEST:].decode(errors='ignore')}.{digits[:_HASHED]}"
 
 
-def _title(virt: Virt) -> str:
-    note = virt.description
-    return f"{virt} ({note})" if note else str(virt)
+def _suffix(note: str) -> str:
+    """Return the part of a file's name that comes from a description: ".a", or "". It has no dot or hyphen inside."""
+    word = re.sub(r"\W+", "_", note).strip("_").encode()[:_NOTE].decode(errors="ignore")
+    return f".{word}" if word else ""
 
 
 def _make(directory: Path) -> None:
@@ -102,13 +105,13 @@ def _make(directory: Path) -> None:
 
 
 def _frames(recording: bytes) -> int:
-    """Return the number of frames in a pcapng file that virtfs has written."""
-    return sum(kind == PACKET for kind in _blocks(recording))
+    """Return the number of frames in a pcapng file that virtfs has written, without marks."""
+    return sum(kind == PACKET and not is_mark(recording, at) for at, kind in _blocks(recording))
 
 
-def _blocks(recording: bytes) -> Iterator[int]:
-    """Yield the type of each block. A block begins with its type and its length, 4 bytes each."""
+def _blocks(recording: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the offset and the type of each block. A block begins with its type and its length, 4 bytes each."""
     at = 0
     while at + 8 <= len(recording):
-        yield int.from_bytes(recording[at : at + 4], "little")
+        yield at, int.from_bytes(recording[at : at + 4], "little")
         at += max(12, int.from_bytes(recording[at + 4 : at + 8], "little"))

@@ -4,7 +4,7 @@ import errno
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Unpack
 
@@ -97,17 +97,25 @@ class Lab:
     def host(self, name: str, *addresses: str, **verbs: Unpack[VirtVerbs]) -> Host:
         """Make a host with these addresses, each with its prefix length, and wait until they can be used.
 
-        Its interface has a carrier then. Its IPv6 addresses need no duplicate address detection, or have passed it.
-        verbs: further verbs for its interface, such as mtu=9000. Nothing is connected to the virt yet: use
-        cable(), or open it with `host.virt.open()`.
-        ValueError: there is already a host with this name. OSError: virtfs refuses an address or a verb;
-        TimeoutError, an address cannot be used.
+        addresses: the keyword arguments inet and inet6 give more. The interface has a carrier then. Its IPv6 addresses
+        need no duplicate address detection, or have passed it.
+        verbs: further verbs for its interface, such as mtu=9000, except netns. Nothing is connected to the virt yet:
+        use cable(), or open it with `host.virt.open()`.
+        ValueError: there is already a host with this name. TypeError: an argument is not a text, or is netns.
+        OSError: virtfs refuses an address or a verb; TimeoutError, an address cannot be used.
 
         >>> lab.host("c", "10.0.0.3/24", "fd00::3/64", mtu=1400).virt.host.addresses
         ['10.0.0.3/24', 'fd00::3/64']
         """
         if name in self._hosts:
             raise ValueError(f"there is already a host {name!r}")
+        if "netns" in verbs:
+            example = "virt.set(netns=host.netns)"
+            raise TypeError(f"netns: a host is a namespace of its own; for a second interface in it, use {example}")
+        addresses = (*addresses, *_several(verbs.pop("inet", None)), *_several(verbs.pop("inet6", None)))
+        for address in addresses:
+            if not isinstance(address, str):
+                raise TypeError(f"an address of a host is a text such as '10.0.0.1/24', not {address!r}")
         netns = self._make_netns()
         given: VirtVerbs = {
             "up": True,
@@ -124,28 +132,38 @@ class Lab:
             _await_addresses(host)
         return host
 
-    def cable(self, a: "Host | str", b: "Host | str", impair: str = "", **words: Unpack[Impairment]) -> Cable:
-        """Connect two hosts. impair, words, errors: those of Mount.cable(). KeyError: there is no such host.
+    def cable(
+        self, a: "Host | Virt | str", b: "Host | Virt | str", impair: str = "", **words: Unpack[Impairment]
+    ) -> Cable:
+        """Connect two hosts, or interfaces of the mount.
+
+        a, b: hosts, their names, or interfaces. impair, words, errors: those of Mount.cable().
+        KeyError: there is no such host. TypeError: more than two are given.
 
         >>> lab.cable("a", "b", delay="20ms").impair
         'delay 20ms'
         """
+        if not isinstance(impair, str):
+            raise TypeError(f"a cable connects two hosts: for {impair!r} too, use lab.switch()")
         return self.net.cable(self._virt(a), self._virt(b), impair, **words)
 
-    def uncable(self, a: "Host | str", b: "Host | str | None" = None) -> None:
-        """Remove the cable between two hosts, or that of `a`, which has only one. OSError: ENOENT, there is none.
+    def uncable(self, a: "Host | Virt | str", b: "Host | Virt | str | None" = None) -> None:
+        """Remove the cable between two hosts or interfaces, or that of `a`, which has only one.
+
+        OSError: ENOENT, there is none.
 
         >>> cable = lab.cable("a", "b")
         >>> lab.uncable("a")
         """
         self.net.uncable(self._virt(a), None if b is None else self._virt(b))
 
-    def switch(self, *hosts: "Host | str", impair: str = "", **words: Unpack[Impairment]) -> Bridge:
+    def switch(self, *hosts: "Host | Virt | str", impair: str = "", **words: Unpack[Impairment]) -> Bridge:
         """Connect hosts through a new switch: a bridge of the kernel, and a cable from each host to a port of it.
 
         impair, words: the impairment of each cable, as for Mount.cable(). In it, "out" is the direction to the switch.
         The bridge is in the network namespace of the mount. It is destroyed after the test.
-        ValueError: no host is given. KeyError: there is no such host. OSError: EBUSY, a host has another cable.
+        hosts: as for cable(). ValueError: no host is given. KeyError: there is no such host. OSError: EBUSY, a host has
+        another cable.
 
         >>> len(lab.switch("a", "b").members)
         2
@@ -155,7 +173,8 @@ class Lab:
         ends = [self._virt(host) for host in hosts]
         ports = []
         for end in ends:
-            ports.append(self.net.create(up=True, history=0, description=f"port of {end.description}"))
+            of = end.description or end.name
+            ports.append(self.net.create(up=True, history=0, description=f"port of {of}"))
             self._ports.append(ports[-1])
             self.net.cable(end, ports[-1], impair, **words)
         bridge = self.net.bridge(up=True, add=ports)
@@ -170,7 +189,11 @@ class Lab:
         while made := self._bridges or self._ports:
             destroy(made.pop())
 
-    def _virt(self, host: "Host | str") -> Virt:
+    def _virt(self, host: "Host | Virt | str") -> Virt:
+        if isinstance(host, Virt):
+            return host
+        if not isinstance(host, Host | str):
+            raise TypeError(f"not a host or its name: {host!r}; give several one by one, as in switch(*hosts)")
         return self[str(host)].virt
 
     def __getitem__(self, name: str) -> Host:
@@ -190,6 +213,10 @@ class Lab:
         ['a', 'b']
         """
         return iter(self._hosts.values())
+
+
+def _several(value: "str | Iterable[str] | None") -> list[str]:
+    return [value] if isinstance(value, str) else [*(value or ())]
 
 
 def destroy(thing: Virt | Bridge) -> None:

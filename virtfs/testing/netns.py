@@ -2,16 +2,17 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, TypeVar
 
-from virtfs.testing.server import dying_with_us
+from virtfs.testing.server import dying_with_us, found, look_for_programs
 
 N = TypeVar("N", bound="Netns")
 
@@ -38,6 +39,14 @@ ip ntable change name arp_cache dev "$1" $times
 _PATIENCE: Final = 30.0  # maximum number of seconds to wait for a listening program
 _LISTEN: Final = 10  # TCP_LISTEN, include/net/tcp_states.h
 _TENTATIVE: Final = 0x40  # IFA_F_TENTATIVE, include/uapi/linux/if_addr.h
+_PORTS: Final = range(1, 65536)
+
+# Options of subprocess that would affect nsenter(1), through which the program runs, and what to write instead.
+_REFUSED: Final = {
+    "shell": '"sh", "-c", "…"',
+    "executable": "the path of the program as the first word",
+    "user": '"runuser", "-u", "alice", "--", …',
+}
 
 
 class Netns:
@@ -49,6 +58,7 @@ class Netns:
 
     def __init__(self) -> None:
         """Make the namespace. OSError: EPERM, this user may not make one; ENOENT, a program is not installed."""
+        look_for_programs()
         self._holder = subprocess.Popen(
             dying_with_us("KILL", "unshare", "--net", "sh", "-ec", _HOLD),
             stdin=subprocess.DEVNULL,
@@ -87,18 +97,20 @@ class Netns:
     ) -> "subprocess.CompletedProcess[str]":
         """Run a command in the namespace, and return its result with its output as text.
 
-        options: keyword arguments of subprocess.run(), such as timeout.
-        CalledProcessError: the command fails, and check is True.
+        options: keyword arguments of subprocess.run(), such as timeout. A stream that is not given is captured.
+        CalledProcessError: the command fails, and check is True. FileNotFoundError: there is no such program.
+        TypeError: no word, or an option that cannot work here: shell, executable or user.
         TimeoutExpired: the command took longer than timeout, in seconds, and was killed. pytest shows the output of
         the command with both errors.
 
         >>> netns.run("cat", "/proc/net/dev").stdout.count(":")
         1
         """
-        settings: dict[str, Any] = {"text": True, "capture_output": True, **options}
-        command = dying_with_us("KILL", *self.command(*words))
+        _check(words, options)
+        captured = {} if "capture_output" in options else {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        settings: dict[str, Any] = {"text": True, **captured, **options}
         try:
-            done: subprocess.CompletedProcess[str] = subprocess.run(command, check=False, **settings)
+            done: subprocess.CompletedProcess[str] = subprocess.run(self._line(words), check=False, **settings)
         except subprocess.TimeoutExpired as late:
             late.cmd = [*_texts(words)]
             streams = [text for text in (late.stdout, late.stderr) if text]
@@ -115,39 +127,46 @@ class Netns:
     ) -> "subprocess.Popen[str]":
         """Start a program in the namespace. close() kills it if it is still running.
 
-        listening: a TCP port; wait until a socket in the namespace listens on it.
+        listening: a TCP port; wait until a socket in the namespace, which did not exist before, listens on it.
         options: keyword arguments of subprocess.Popen(). The program's streams are text.
-        ChildProcessError: the program has failed before. TimeoutError: nothing listens after 30 s.
+        FileNotFoundError, TypeError: as for run(). ChildProcessError: the program has failed before it listened.
+        TimeoutError: it does not listen after 30 s. ValueError: there is no such port.
 
         >>> netns.start("sleep", "60").poll() is None
         True
         """
-        program: subprocess.Popen[str] = subprocess.Popen(
-            dying_with_us("KILL", *self.command(*words)), **{"text": True, **options}
-        )
+        _check(words, options)
+        before = set() if listening is None else self._listeners(_port(listening))
+        program: subprocess.Popen[str] = subprocess.Popen(self._line(words), **{"text": True, **options})
         self._started.append(program)
         if listening is not None:
-            self._await_listener(program, os.fspath(words[0]), listening)
+            self._await_listener(program, os.fspath(words[0]), listening, before)
         return program
 
-    def _await_listener(self, program: "subprocess.Popen[str]", name: str, port: int) -> None:
+    def _line(self, words: "tuple[str | os.PathLike[str], ...]") -> list[str]:
+        return dying_with_us("KILL", *found(*self.command(*words)))
+
+    def _await_listener(self, program: "subprocess.Popen[str]", name: str, port: int, before: set[str]) -> None:
         end = time.monotonic() + _PATIENCE
-        while not self._listens(port):
+        while not self._listeners(port) - before:
             if status := program.poll():  # 0: perhaps a server that continues in the background
-                raise ChildProcessError(errno.ECHILD, f"exit status {status} before it listened on port {port}", name)
+                taken = ", on which another program listens" if before else ""
+                reason = f"exit status {status} before it listened on TCP port {port}{taken}"
+                raise ChildProcessError(errno.ECHILD, reason, name)
             if time.monotonic() > end:
-                raise TimeoutError(errno.ETIMEDOUT, f"nothing listens on port {port} after {_PATIENCE:.0f} s", name)
+                raise TimeoutError(errno.ETIMEDOUT, f"does not listen on TCP port {port} after {_PATIENCE:.0f} s", name)
             time.sleep(0.02)
 
-    def _listens(self, port: int) -> bool:
-        """Return whether a TCP socket in the namespace listens on a port (proc_net_tcp.rst)."""
+    def _listeners(self, port: int) -> set[str]:
+        """Return the inodes of the TCP sockets in the namespace that listen on a port (proc_net_tcp.rst)."""
+        inodes = set()
         for table in ("tcp", "tcp6"):
             with suppress(FileNotFoundError):  # IPv6 is switched off
                 rows = Path(f"/proc/{self.pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]
-                for _, local, _, state, *_ in map(str.split, rows):
+                for _, local, _, state, _, _, _, _, _, inode, *_ in map(str.split, rows):
                     if int(local.rpartition(":")[2], 16) == port and int(state, 16) == _LISTEN:
-                        return True
-        return False
+                        inodes.add(inode)
+        return inodes
 
     def remember_neighbours(self, interface: str) -> None:
         """Let an interface in the namespace know each neighbour for an hour, without frames that check it.
@@ -184,13 +203,13 @@ class Netns:
         """Return the process IDs of the programs in the namespace, except this process and the holder."""
         if self._holder.poll() is not None:
             return []
-        found = []
+        pids = []
         own = os.stat(self.path).st_ino
         for name in filter(str.isdecimal, os.listdir("/proc")):
             with suppress(OSError):
                 if os.stat(f"/proc/{name}/ns/net").st_ino == own and int(name) not in (os.getpid(), self.pid):
-                    found.append(int(name))
-        return found
+                    pids.append(int(name))
+        return pids
 
     def __enter__(self: N) -> N:
         return self
@@ -202,6 +221,29 @@ class Netns:
 
     def __repr__(self) -> str:
         return f"<Netns {self.pid}>"
+
+
+def _check(words: "tuple[str | os.PathLike[str], ...]", options: Mapping[str, Any]) -> None:
+    """Raise the errors that subprocess would raise without nsenter(1), which reports them by its exit status."""
+    for name, instead in _REFUSED.items():
+        if options.get(name) not in (None, False):
+            raise TypeError(f"{name}={options[name]!r} does not work in a namespace: give {instead}")
+    if not words:
+        raise TypeError('no command is given: give its words, as in "ip", "link"')
+    name = os.fspath(words[0])
+    environment = os.environ if options.get("env") is None else options["env"]
+    place = os.path.join(options.get("cwd") or "", name) if "/" in name else name
+    if shutil.which(place, path=environment.get("PATH", os.defpath)) is None:
+        number = errno.EACCES if "/" in name and os.path.exists(place) else errno.ENOENT
+        raise OSError(number, os.strerror(number), name)
+
+
+def _port(number: int) -> int:
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError(f"listening is the number of a TCP port, such as 5201, not {number!r}")
+    if number not in _PORTS:
+        raise ValueError(f"listening={number} is not a TCP port: ports are {_PORTS[0]} to {_PORTS[-1]}")
+    return number
 
 
 def _texts(words: "Iterable[str | os.PathLike[str]]") -> list[str]:

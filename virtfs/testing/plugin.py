@@ -37,7 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("virtfs").addoption(
         "--virtfs-captures",
         metavar="DIR",
-        help="directory for the last frames of each interface of a failed test (virtfs-captures in the root directory)",
+        help="directory for the last frames of each interface of a failed test, relative to the root directory "
+        "(virtfs-captures)",
     )
 
 
@@ -53,6 +54,7 @@ def virtfs_mount(pytestconfig: pytest.Config) -> Iterator[Mount]:
         pytest.fail(_advice(missing), pytrace=False)
     from virtfs.testing.server import Server
 
+    _look_for_programs()
     server = Server()
     pytestconfig.stash[_SERVER] = server
     try:
@@ -76,6 +78,7 @@ def _virtfs_netns() -> Iterator[Callable[[], Netns]]:
     """A function that makes network namespaces, which end after the test."""
     from virtfs.testing.netns import Netns
 
+    _look_for_programs()
     made: list[Netns] = []
 
     def make() -> Netns:
@@ -134,6 +137,16 @@ def _advice(missing: list[str]) -> str:
     options = " ".join(f"--cap-add {name}" for name in missing)
     lacking = " and ".join(f"CAP_{name}" for name in missing)
     return f"root lacks {lacking} here, as in a container: start the container with {options} (see doc/testing.md)"
+
+
+def _look_for_programs() -> None:
+    """Fail with one line if a program is not installed that the fixtures run."""
+    from virtfs.testing.server import look_for_programs
+
+    try:
+        look_for_programs()
+    except FileNotFoundError as lacking:
+        pytest.fail(str(lacking.strerror), pytrace=False)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -203,7 +216,7 @@ def pytest_runtest_makereport(
 
 def _directory(config: pytest.Config) -> Path:
     given: str | None = config.getoption("--virtfs-captures")
-    return config.rootpath / "virtfs-captures" if given is None else config.invocation_params.dir / given
+    return config.rootpath / (given or "virtfs-captures")  # the same from all working directories, for addopts
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

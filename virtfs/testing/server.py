@@ -3,6 +3,7 @@
 import errno
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,10 +25,27 @@ PATIENCE: Final = 10.0  # maximum number of seconds to wait for the server to en
 # The server drops capabilities but gains none, so the setting survives (kernel/cred.c commit_creds).
 _DYING_WITH_US = ("setpriv", "--pdeathsig")
 
+# Programs that the fixtures run, with the packages of Debian that have them.
+_PROGRAMS: Final = {"ip": "iproute2", "nsenter": "util-linux", "setpriv": "util-linux", "unshare": "util-linux"}
+
+
+def look_for_programs() -> None:
+    """Check that the programs that the fixtures run are installed. OSError: ENOENT, one is not."""
+    lacking = [name for name in _PROGRAMS if shutil.which(name) is None]
+    if lacking:
+        packages = " ".join(dict.fromkeys(_PROGRAMS[name] for name in lacking))
+        reason = f"the fixtures of virtfs need {' and '.join(lacking)}, not found in PATH: install {packages}"
+        raise FileNotFoundError(errno.ENOENT, reason)
+
 
 def dying_with_us(name: str, *command: str) -> list[str]:
     """Return a command line that runs `command`, and sends it a signal such as "TERM" when this thread ends."""
-    return [*_DYING_WITH_US, name, *command]
+    return [*found(*_DYING_WITH_US), name, *command]
+
+
+def found(name: str, *words: str) -> list[str]:
+    """Return a command line with the path of its program, which an environment with another PATH does not change."""
+    return [shutil.which(name) or name, *words]
 
 
 class Recording(Mount):
@@ -35,12 +53,12 @@ class Recording(Mount):
 
     __slots__ = ()
 
-    def create(self, number: int | None = None, **verbs: Unpack[VirtVerbs]) -> Virt:
+    def create(self, number: int | str | None = None, **verbs: Unpack[VirtVerbs]) -> Virt:
         """Create an interface that keeps its last frames. Otherwise like Mount.create()."""
         verbs.setdefault("history", HISTORY)
         return super().create(number, **verbs)
 
-    def ensure(self, number: int, **verbs: Unpack[VirtVerbs]) -> Virt:
+    def ensure(self, number: int | str | Virt, **verbs: Unpack[VirtVerbs]) -> Virt:
         """Create an interface that keeps its last frames, unless it exists. Otherwise like Mount.ensure()."""
         if number not in self:
             verbs.setdefault("history", HISTORY)
@@ -63,6 +81,7 @@ class Server:
     """
 
     def __init__(self) -> None:
+        look_for_programs()
         self._folder, self._lock = temporary.make()
         self._point = self._folder / "virt"
         self._log = self._folder / "log"

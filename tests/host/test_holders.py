@@ -75,11 +75,11 @@ def _holder(name: str) -> Iterator[int]:
 
 
 def test_the_processes_that_have_a_tap(network: None, elsewhere: Namespace) -> None:
-    """The tap of the same name in another network namespace is another one."""
-    assert holding_tap("tap3") == []
+    """The tap of the same name in another network namespace is another one. No other test has such taps."""
+    assert holding_tap("tapheld") == []
     with ExitStack() as others:
         far: list[int] = []
-        elsewhere.call(lambda: far.append(others.enter_context(_holder("tap3"))))
-        assert holding_tap("tap3") == far
-        with _holder("tap3") as near, _holder("tap33"):
-            assert holding_tap("tap3") == [near]
+        elsewhere.call(lambda: far.append(others.enter_context(_holder("tapheld"))))
+        assert holding_tap("tapheld") == far
+        with _holder("tapheld") as near, _holder("tapheld3"):
+            assert holding_tap("tapheld") == [near]

@@ -23,17 +23,21 @@ def hosts(lab: Lab) -> tuple[Host, Host]:
     return a, b
 
 
-def answered(a: Host, b: Host, count: int) -> list[int]:
-    """Return the sequence numbers of the pings from a to b that are answered."""
-    output = a.run("ping", "-nc", str(count), "-i0.02", "-W1", b.address, check=False).stdout
-    return [int(number) for number in re.findall(r"icmp_seq=(\d+)", output)]
+def lost(a: Host, b: Host, count: int) -> set[int]:
+    """Return which of the first `count` pings from a to b are not answered.
+
+    With -w, ping goes on until it has `count` answers. Without it, ping would not wait for answers that are late.
+    """
+    output = a.run("ping", "-nc", str(count), "-i0.02", "-w20", b.address).stdout
+    return {*range(1, count + 1)} - {int(number) for number in re.findall(r"icmp_seq=(\d+)", output)}
 
 
 def test_a_lossy_link_loses_the_same_pings_in_every_run(lab: Lab, hosts: tuple[Host, Host]) -> None:
     a, b = hosts
     cable = lab.cable(a, b, delay="2ms", loss="10%", seed=4)
-    assert {*range(1, 41)} - {*answered(a, b, 40)} == {11, 12, 13, 26, 31}
-    assert (cable.stats["out"]["lost"], cable.stats["in"]["lost"]) == (2, 3)
+    assert lost(a, b, 40) == {11, 12, 13, 26, 31}
+    assert cable.stats["out"]["lost"] >= 2
+    assert cable.stats["in"]["lost"] >= 3
 
 
 def test_a_long_link_takes_its_time(lab: Lab, hosts: tuple[Host, Host]) -> None:
@@ -46,6 +50,6 @@ def test_a_long_link_takes_its_time(lab: Lab, hosts: tuple[Host, Host]) -> None:
 def test_an_unplugged_cable_carries_nothing(lab: Lab, hosts: tuple[Host, Host]) -> None:
     a, b = hosts
     lab.cable(a, b)
-    assert answered(a, b, 3) == [1, 2, 3]
+    assert lost(a, b, 3) == set()
     lab.uncable(a, b)
-    assert answered(a, b, 3) == []
+    assert ", 100% packet loss" in a.run("ping", "-qc3", "-i0.02", "-W1", b.address, check=False).stdout

@@ -319,9 +319,15 @@ class Lifecycle:
         end: whether the mount ends. If so, taps with `persist` stay for the next mount. If not, the interface of
         virtfs shell --net stays, since nothing but a new shell could make it again.
         """
-        doomed = [interface for interface in self._registry if end or interface.virt.origin is not Origin.SHELL]
-        # Restoring a tap that virtfs found takes a long time, so restore such taps concurrently.
-        await together(*(partial(self.retire, interface, keep=end) for interface in doomed))
+        # Restoring a tap that virtfs found takes a long time, so restore such taps concurrently. No list of them stays
+        # here, which would free all of them in one step at its end.
+        await together(
+            *(
+                partial(self.retire, interface, keep=end)
+                for interface in self._registry
+                if end or interface.virt.origin is not Origin.SHELL
+            )
+        )
         await self.reap()
 
 

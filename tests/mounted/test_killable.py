@@ -136,7 +136,7 @@ def test_a_signal_ends_a_second_writer(virt: Virt) -> None:
 
 def test_two_scripts_take_turns(virt: Virt) -> None:
     """Every line runs once, also those that a write has left for the next one."""
-    mount, last = virt.mount, 1000
+    mount, last = virt.mount, 3000
     lines = "".join(f"mtu {1400 + n % 2} description {n}\n" for n in range(1, last + 1))
     mount.root.call(Path("/mnt/lines").write_text, lines)
     pipe = subprocess.PIPE

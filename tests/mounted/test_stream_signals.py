@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -67,8 +68,16 @@ def test_a_capture_s_reader_lives_on(virt: Virt, reader: str, file: str) -> None
         disturb(mount, program.pid)
         until_it_waits(program.pid)
         assert program.poll() is None
+    until(partial(_interrupted, program), "SIGINT ends the program")
+
+
+def _interrupted(program: "subprocess.Popen[str]") -> bool:
+    """Press Ctrl-C, and return whether the program ends soon. A tcpdump that is just about to read misses a signal."""
+    until_it_waits(program.pid)
     program.send_signal(signal.SIGINT)
-    program.wait(timeout=PATIENCE)
+    with suppress(subprocess.TimeoutExpired):
+        program.wait(timeout=PATIENCE / 5)
+    return program.returncode is not None
 
 
 COUNTER = """

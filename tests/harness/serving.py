@@ -185,6 +185,8 @@ class Mount(Place):
             wrong += [f"left behind: interface {name}" for name in self.links() if name != "lo"]
             wrong += [f"left behind: mount {path}" for path in self.mounts()]
             self.end_programs()
+        with suppress(Stuck):
+            until(lambda: not self.processes(), "a shell whose terminal has gone ends too", PATIENCE / 10)
         wrong += [f"left behind: process {pid} {line}" for pid, line in self.close().items()]
         if re.search(r"Traceback|Error|failed|refused:", "".join(self.log)) and not self.broken:
             wrong.append("the server complained:\n" + "".join(self.log))

@@ -303,7 +303,7 @@ def test_ensure_of_a_renamed_bridge(mount: Mount, virts: Virts) -> None:
 
 @pytest.mark.parametrize("owner", ["the mount", "another program"])
 def test_a_tap_shows_the_new_name_of_its_bridge(mount: Mount, virts: Virts, owner: str) -> None:
-    """In all files, whoever has made the bridge, and ctl keeps the line that leads back to the mount's own."""
+    """All files show it, no matter who made the bridge. ctl keeps the lines of the mount's own bridge."""
     virt = virts()
     if owner == "the mount":
         mount.ctl(f"create bridge0 up add {virt.name}")

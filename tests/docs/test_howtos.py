@@ -63,7 +63,7 @@ for file in passwd group; do mount --bind /run/$file /etc/$file; done
 """
 
 
-# A further student, who has followed the page too.
+# The shell of another student, who has done the lessons before.
 _STUDENT = " ".join([*HIS_VIRTFS, "shell", "sh", "-ec", "'echo create 3 up inet 10.0.3.1/24 >ctl\n%s'"])
 
 

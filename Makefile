@@ -84,7 +84,7 @@ pictures:
 # The source distribution and the wheel, in dist/. pip then installs each into a clean environment.
 dist:
 	@tools/setup test
-	rm -rf dist
+	rm -f dist/*.whl dist/*.tar.gz
 	.venv/bin/python -m build --no-isolation >/dev/null
 	.venv/bin/python -m pytest -q -n0 tests/dist/everything.py
 	@ls -l dist

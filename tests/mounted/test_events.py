@@ -166,6 +166,19 @@ def test_drops(virt: Virt) -> None:
     assert listener.until("drop", virt.name)[-1].keys == {"frames": "2"}
 
 
+def test_drops_are_told_before_the_end(virt: Virt) -> None:
+    """Those of the last second are told before `destroy`. Later they would seem to be of a new interface."""
+    virt.open()
+    listener = Listener(virt.mount)
+    for number in (1, 4):
+        virt.host_sends(*(frame(60) for _ in range(number)))
+        until(lambda: virt.read("next") == "60", "the frames have come")
+        virt.set("down up")
+    virt.mount.ctl(f"destroy {virt.unit}")
+    heard = listener.until("destroy", virt.name)
+    assert [told.keys["frames"] for told in heard if told.what == "drop"] == ["1", "4"]
+
+
 def test_destroyed_while_open(virt: Virt) -> None:
     file = virt.open()
     listener = Listener(virt.mount)

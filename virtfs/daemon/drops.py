@@ -20,17 +20,27 @@ class Drops:
         self._start = start
         self._unreported = 0  # number of dropped frames that no event has reported yet
         self._reporting = False
+        self._ended = False
 
     def add(self, frames: int) -> None:
         """Count dropped frames, and report them now or with the next event."""
         self._unreported += frames
-        if not self._reporting:
+        if not self._reporting and not self._ended:
             self._reporting = True
             self._start(self._report, name=f"{self._name}: reporting drops")
 
+    def end(self) -> None:
+        """Report what is left, because the interface is destroyed. No event of it follows its event `destroy`."""
+        self._emit()
+        self._ended = True
+
     async def _report(self) -> None:
-        while self._unreported:
-            frames, self._unreported = self._unreported, 0
-            self._events.emit("drop", self._name, frames=frames)
+        while self._unreported and not self._ended:
+            self._emit()
             await trio.sleep(PAUSE)
         self._reporting = False
+
+    def _emit(self) -> None:
+        frames, self._unreported = self._unreported, 0
+        if frames:
+            self._events.emit("drop", self._name, frames=frames)

@@ -10,6 +10,7 @@ from virtfs.core.ip import IpInterface
 from virtfs.core.loan import Meter
 from virtfs.core.quoting import quoted
 from virtfs.core.virt import HostEnd, Virt
+from virtfs.daemon.drops import Drops
 from virtfs.daemon.taps import Found, host_end
 from virtfs.daemon.upopen import HostFollowsOpens
 from virtfs.files.capture import Capture
@@ -42,6 +43,7 @@ class Interface:
         ports: Ports,
         opening: HostFollowsOpens,
         captures: Sequence[Capture],
+        drops: Drops,
         events: Events,
         start: Start,
     ) -> None:
@@ -50,6 +52,7 @@ class Interface:
         found: the tap as it was when virtfs opened it.
         opening: applies the verbs upopen and carrier when `frame`, `hex` or `stream` is opened or closed.
         captures: the pcap files that show this interface.
+        drops: reports the frames that `wire` drops.
         events: publishes changes of the host's end.
         start: runs a task until the mount ends.
         """
@@ -69,6 +72,7 @@ class Interface:
         self.away = False
         self.meter: Meter | None = None  # counts the frames of a program that has the tap
         self._captures = captures
+        self._drops = drops
         self._events = events
         self._start = start
 
@@ -171,3 +175,4 @@ class Interface:
         self.ports.history.end()
         self.impairments.stop()
         self.wire.close()
+        self._drops.end()

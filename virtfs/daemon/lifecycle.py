@@ -232,7 +232,7 @@ class Lifecycle:
             )
             captures = ports.pcap, self._pcap
             return Interface(
-                virt, tap, found, wire, recorder, ports, opening, captures, self._events, self._start
+                virt, tap, found, wire, recorder, ports, opening, captures, drops, self._events, self._start
             )  # fmt: skip
         except BaseException:
             wire.close()

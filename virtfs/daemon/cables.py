@@ -170,6 +170,11 @@ class Cables:
         """Return whether an interface has a cable."""
         return self._at(interface) is not None or self.sockets.at(interface) is not None
 
+    def other_end(self, interface: Interface) -> Interface | None:
+        """Return the interface at the other end of a cable, or None if there is no cable, or a socket at its end."""
+        joined = self._at(interface)
+        return None if joined is None else next(end for end in joined.ends if end is not interface)
+
     def lost_with(self, interface: Interface) -> list[Interface]:
         """Return an interface, and the other end of its cable if that has lost its tap."""
         joined = self._at(interface)

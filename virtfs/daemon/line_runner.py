@@ -30,7 +30,7 @@ from virtfs.daemon.follow import Follower
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.lifecycle import Lifecycle, Names
-from virtfs.daemon.netns_verb import destination, refuse_moves
+from virtfs.daemon.netns_verb import destination, move_first, refuse_moves
 from virtfs.daemon.port_addresses import idle_addresses
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.state import State
@@ -245,7 +245,7 @@ class LineRunner:
             try:
                 if attached and interface.virt.origin is Origin.MADE:
                     await self._verbs.renew(interface, actions)
-                await self._verbs.carry_out(interface, actions)
+                await self._verbs.carry_out(interface, move_first(actions))
             except BaseException:
                 await self._lifecycle.destroy(interface, keep=attached)
                 raise

@@ -393,6 +393,16 @@ def test_an_end_s_own_impairment_and_filter_hold(pair: Pair) -> None:
     assert left.ping(right).complete
 
 
+def test_an_end_s_own_impairment_adds_to_that_of_the_cable(mount: Mount, pair: Pair) -> None:
+    left, right = pair
+    mount.write("ctl", "uncable 1 2\ncable 1 2 delay 20ms\n")
+    assert left.ping(right).shows(40)
+    left.set("impair delay 20ms")
+    assert left.ping(right).shows(80)
+    mount.write("ctl", "uncable 1 2\ncable 1 2 delay 40ms\nvirt1 -impair\n")
+    assert left.ping(right).shows(80)
+
+
 def test_captures_of_both_ends(joined: tuple[Virt, Virt]) -> None:
     first, second = joined
     watches = [Watch(first.mount, f"{virt.name}/pcap") for virt in joined]
@@ -451,12 +461,12 @@ def test_what_is_refused(mount: Mount, virts: Virts) -> None:
         (
             f"cable {a} {b}",
             errno.EEXIST,
-            f"virt{a} and virt{b} already have a cable: take it away with uncable first, or write virt{a} impair",
+            f"virt{a} and virt{b} already have a cable: take it away with uncable {a} first, or write virt{a} impair",
         ),
         (
             f"cable {b} {a} delay 1ms",
             errno.EEXIST,
-            f"virt{b} and virt{a} already have a cable: take it away with uncable first, or write virt{b} impair",
+            f"virt{b} and virt{a} already have a cable: take it away with uncable {b} first, or write virt{b} impair",
         ),
         (
             f"cable {a} {c}",

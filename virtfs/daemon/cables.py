@@ -120,8 +120,8 @@ class Cables:
             end.expect_no_holder()
         if self._find(first, second) is not None:
             what = f"{first.virt.name} and {_name(second)} already have a cable"
-            live = f"or write {first.virt.name} impair ... to delay or lose its frames"
-            raise VirtError(errno.EEXIST, f"{what}: take it away with uncable first, {live}")
+            more = f"or write {first.virt.name} impair ..., which adds to the impairment of the cable"
+            raise VirtError(errno.EEXIST, f"{what}: take it away with uncable {first.virt.unit} first, {more}")
         for end in ends:
             if (joined := self._at(end)) is not None:
                 names = " and ".join(one.virt.name for one in joined.ends)

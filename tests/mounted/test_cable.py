@@ -653,6 +653,17 @@ def test_a_warning_if_the_kernel_bypasses_the_cable(mount: Mount, virts: Virts, 
     assert " 0 received" in mount.sh("ping -q -c1 -W1 10.0.78.1 || true")
 
 
+def test_a_new_end_with_the_same_taplink_is_reached_at_once(mount: Mount, places: Callable[[], Place]) -> None:
+    """The other host goes on with the address of the old tap. With another one, it would lose pings for a while."""
+    near, far = places(), places()
+    end = f"create 2 up taplink 02:00:00:00:00:02 inet 10.0.0.2/24 netns {far.pid}\ncable 1 2"
+    mount.ctl(f"create 1 up inet 10.0.0.1/24 netns {near.pid}\n{end}")
+    assert ping(near, "10.0.0.2", 1).complete
+    mount.ctl(f"destroy 2\n{end}")
+    near.sh("ping -q -c1 -w5 10.0.0.2")
+    mount.ctl("destroy 1\ndestroy 2")
+
+
 def test_a_warning_if_one_end_drops_long_frames(mount: Mount, joined: tuple[Virt, Virt]) -> None:
     a, b = joined
     told = say(mount, f"{a.name} mtu 9000")

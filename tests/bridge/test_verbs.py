@@ -5,7 +5,7 @@ import errno
 import pytest
 from harness import told
 from harness.process import fails
-from harness.serving import Mount, Virt, Virts
+from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until
 
 MAC = "02:00:00:00:00:09"
@@ -36,6 +36,14 @@ def test_made_as_brconfig_says_and_removed(mount: Mount) -> None:
     mount.ctl("destroy bridge0")
     assert not mount.has("bridge0")
     assert not mount.exists("bridge/bridge0")
+
+
+def test_frames_with_vlan_tags_pass(mount: Mount, virts: Virts) -> None:
+    mount.ctl("create bridge0 up")
+    near, far = virts("up bridge bridge0").open(), virts("up bridge bridge0").open()
+    tagged = frame(1514)[:12] + bytes((0x81, 0, 0x60, 5)) + frame(1514)[12:]
+    near.write(tagged)
+    assert far.read() == tagged
 
 
 def test_files_are_roots(mount: Mount) -> None:

@@ -258,3 +258,26 @@ def test_the_first_make_without_a_network_says_what_to_do(
     assert done.returncode == (1 if does == _FAILS else 130)
     assert told in done.stderr
     assert (_ADVICE in done.stderr) == (does == _FAILS)
+
+
+@pytest.mark.parametrize(
+    ("route", "chosen", "retries"),
+    [
+        ("", "", "0"),
+        ("", "3", "3"),
+        ("route add default", "", "as pip likes"),
+        ("-6 route add default", "", "as pip likes"),
+    ],
+)
+def test_pip_does_not_retry_where_no_route_leads_anywhere(route: str, chosen: str, retries: str) -> None:
+    """The message that names the remedy comes at once, not after a minute of retries."""
+    prepare = f"ip link set lo up; ip {route} dev lo; " if route else ""
+    asks = f". {PROJECT}/tools/pip.sh; fetching sh -c 'echo ${{PIP_RETRIES:-as pip likes}}'"
+    done = subprocess.run(
+        ["unshare", "--net", "--", "bash", "-euc", prepare + asks],
+        env=os.environ | {"PIP_RETRIES": chosen},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{retries}\n"

@@ -29,6 +29,42 @@ def test_a_page_prints_what_it_says(page: str) -> None:
         follow(shell, page)
 
 
+def test_a_capture_of_the_mount_has_each_end_of_a_cable() -> None:
+    """The fields and the filter of the page tell apart the two copies of a frame."""
+    page = (ROOT / "doc/capture.md").read_text()
+    (fields,) = re.findall(r"`(tshark -r - -T fields .*?)`", page)
+    (selects,) = re.findall(r"`(-Y .*?)`", page)
+    with touring() as shell:
+        shell.run("for n in 1 2; do echo create $n up >ctl; done; echo cable 1 2 >ctl; exec 5<pcap", 0)
+        shell.run("echo virt2 backlog 9 >ctl; ip address add 10.0.1.1/24 dev tap1; ping -c1 -W1 10.0.1.2", 0)
+        shell.run("dd <&5 bs=1M count=1 status=none >~/all.pcapng; exec 5<&-", 0)
+        read = f"<~/all.pcapng {fields.replace('ip.src', 'arp.opcode')}"
+        both = shell.run(f"{read} 2>/dev/null", 0).splitlines()
+        assert both.count("virt1\t1") == both.count("virt2\t1") > 0
+        one = shell.run(f"{read} {selects} 2>/dev/null", 0).splitlines()
+        assert one == [line for line in both if line.startswith("virt1")]
+        shell.run("echo destroy all >ctl", 0)
+
+
+def test_tcpreplay_at_a_tap() -> None:
+    """Its two errors are in doc/troubleshooting.md, and their remedies work."""
+    rows = (ROOT / "doc/troubleshooting.md").read_text().splitlines()
+    is_file, is_busy = (next(row for row in rows if words in row) for words in ("valid Tcpreplay", "create tuntap"))
+    (renames,) = re.findall(r"`(ip link set tap3 down; .*?)`", is_busy)
+    replay = "tcpreplay -t -i {} ~/one.pcap 2>&1"
+    with touring() as shell:
+        shell.run("echo create 3 up inet 10.0.3.1/24 history 64K >ctl; ping -c1 -W1 10.0.3.2", 0)
+        shell.run("cat virt3/history | tcpdump -r - -c1 -w - >~/one.pcap 2>/dev/null", 0)
+        assert re.findall("`(.*?)`", is_file)[0] in shell.run(replay.format("tap3"), 2)
+        assert re.findall("`(.*?)`", is_busy)[0] in shell.run(f"cd /; {replay.format('tap3')}", 2)
+        sent = "Successful packets:        1"
+        assert sent in shell.run(f"cd /mnt/virt; {renames}; {replay.format('lab3')}", 2)
+        shell.run("ip link set lab3 down; ip link set lab3 name tap3; ip link set tap3 up", 0)
+        shell.run("mount -t sysfs sysfs /sys", 0)
+        assert sent in shell.run(f"cd /; {replay.format('tap3')}", 2)
+        shell.run("umount /sys; cd /mnt/virt; echo destroy all >ctl", 0)
+
+
 def test_a_capture_of_an_earlier_run_is_replayed() -> None:
     """virt3 has another address in each run, so the frames of the program are found by the address in the capture."""
     page = (ROOT / "doc/stack-author.md").read_text().replace("/tmp/", "/mnt/")  # another test follows the page too

@@ -44,6 +44,21 @@ def test_vxlan(hosts: tuple[Mount, Mount]) -> None:
         host.sh("echo destroy bridge0 >ctl; ip link delete vxlan7")
 
 
+def test_the_address_of_a_bridge_stays(hosts: tuple[Mount, Mount]) -> None:
+    """Without the line of the page, the bridge takes the lower address of its new port, and pings are lost."""
+    (sets,) = re.findall(r"`(ip link set bridge0 .*?)`", _PAGE)
+    (block,) = lines("Bridges with VXLAN ports")
+    hosts[0].sh(f"{block}{sets}")
+    hosts[1].sh(on_the_other(block))
+    hosts[1].sh("ping -q -c1 -w20 10.0.4.1")
+    hosts[0].sh("echo create 5 up taplink 00:00:00:00:00:01 bridge bridge0 >ctl")
+    hosts[1].sh("ping -q -c1 -w5 10.0.4.1")
+    hosts[0].sh("echo destroy 5 >ctl")
+    hosts[1].sh("ping -q -c1 -w5 10.0.4.1")
+    for host in hosts:
+        host.sh("echo destroy bridge0 >ctl; ip link delete vxlan7")
+
+
 def test_cable(hosts: tuple[Mount, Mount]) -> None:
     there, here = lines("Cables over TCP")
     hosts[0].sh(here)

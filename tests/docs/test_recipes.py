@@ -20,7 +20,7 @@ PRINTS = {
     "near ping -c1": r"1 received",
     "ping -qc2": r"2 received|1 received|100% packet loss",
     "seed 7": r"virt1 - virt2 .* delay 20ms loss 1% seed 7",
-    "carrier off": r"^1$",
+    "carrier off": r"^0\n0\n1\n1$",
     "bridge0/members": r"^tap6\ntap7$",
     "exec h1 ping": r"1 received",
     "eth0 adopt": r"^bridge0 .*10.0.8.1/24",

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 from harness.fixtures import Alone
 from harness.lasting import Lasting
-from harness.places import finished
+from harness.places import Place, finished
 from harness.process import fails
 from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import PATIENCE, until
@@ -393,6 +393,16 @@ def test_an_end_s_own_impairment_and_filter_hold(pair: Pair) -> None:
     assert left.ping(right).complete
 
 
+def test_an_end_s_own_impairment_adds_to_that_of_the_cable(mount: Mount, pair: Pair) -> None:
+    left, right = pair
+    mount.write("ctl", "uncable 1 2\ncable 1 2 delay 20ms\n")
+    assert left.ping(right).shows(40)
+    left.set("impair delay 20ms")
+    assert left.ping(right).shows(80)
+    mount.write("ctl", "uncable 1 2\ncable 1 2 delay 40ms\nvirt1 -impair\n")
+    assert left.ping(right).shows(80)
+
+
 def test_captures_of_both_ends(joined: tuple[Virt, Virt]) -> None:
     first, second = joined
     watches = [Watch(first.mount, f"{virt.name}/pcap") for virt in joined]
@@ -451,12 +461,12 @@ def test_what_is_refused(mount: Mount, virts: Virts) -> None:
         (
             f"cable {a} {b}",
             errno.EEXIST,
-            f"virt{a} and virt{b} already have a cable: take it away with uncable first, or write virt{a} impair",
+            f"virt{a} and virt{b} already have a cable: take it away with uncable {a} first, or write virt{a} impair",
         ),
         (
             f"cable {b} {a} delay 1ms",
             errno.EEXIST,
-            f"virt{b} and virt{a} already have a cable: take it away with uncable first, or write virt{b} impair",
+            f"virt{b} and virt{a} already have a cable: take it away with uncable {b} first, or write virt{b} impair",
         ),
         (
             f"cable {a} {c}",
@@ -618,3 +628,54 @@ def test_nothing_is_left_when_the_mount_ends(alone: Alone) -> None:
     mount.ctl("cable 1 2 delay 10ms")
     assert mount.end() == 0
     assert mount.links() == ["lo"]
+
+
+def say(mount: Mount, line: str) -> str:
+    """Write a line with `virtfs ctl`, and return what it prints."""
+    return mount.sh(f"{sys.executable} -m virtfs ctl -d . {line} 2>&1")
+
+
+def test_a_warning_if_the_kernel_bypasses_the_cable(mount: Mount, virts: Virts, places: Callable[[], Place]) -> None:
+    """A ping between two addresses of one namespace takes lo, so it shows no delay and no loss of the cable."""
+    a, b = virts("up inet 10.0.78.1/24"), virts("up inet6 fd00:78::2/64")
+    line = f"cable {a.unit} {b.unit} loss 100%"
+    assert say(mount, line) == "", "an IPv4 address and an IPv6 address do not meet"
+    mount.ctl(f"uncable {a.unit}\n{b.name} inet 10.0.78.2/24")
+    sentence = "the ends of a cable, have IP addresses in the same network namespace"
+    effect = "the kernel sends packets between them over lo, and none through the cable"
+    told = f'virtfs: warning: "{a.tap}" and "{b.tap}", {sentence}: {effect}: "{a.name} netns NAME" moves one of them\n'
+    assert say(mount, line) == told
+    assert " 1 received" in mount.sh("ping -q -c1 -W1 10.0.78.1"), "although the cable loses everything"
+    assert say(mount, f"{a.name} backlog 4") == "", "a line about something else does not repeat it"
+    assert say(mount, f"{b.name} -inet 10.0.78.2") == ""
+    assert sentence in say(mount, f"{b.name} inet 10.0.78.2/24")
+    assert say(mount, f"{a.name} netns {places().pid}") == ""
+    assert " 0 received" in mount.sh("ping -q -c1 -W1 10.0.78.1 || true")
+
+
+def test_a_new_end_with_the_same_taplink_is_reached_at_once(mount: Mount, places: Callable[[], Place]) -> None:
+    """The other host goes on with the address of the old tap. With another one, it would lose pings for a while."""
+    near, far = places(), places()
+    end = f"create 2 up taplink 02:00:00:00:00:02 inet 10.0.0.2/24 netns {far.pid}\ncable 1 2"
+    mount.ctl(f"create 1 up inet 10.0.0.1/24 netns {near.pid}\n{end}")
+    assert ping(near, "10.0.0.2", 1).complete
+    mount.ctl(f"destroy 2\n{end}")
+    near.sh("ping -q -c1 -w5 10.0.0.2")
+    mount.ctl("destroy 1\ndestroy 2")
+
+
+def test_a_warning_if_one_end_drops_long_frames(mount: Mount, joined: tuple[Virt, Virt]) -> None:
+    a, b = joined
+    told = say(mount, f"{a.name} mtu 9000")
+    assert told == (
+        f"virtfs: warning: {a.name} has mtu 9000, {b.name} at the other end of its cable 1500: longer frames are "
+        f'dropped, and counted in {b.name}/stats/tx_oversize: "{b.name} mtu 9000" lets them pass\n'
+    )
+    a.host_sends(frame(4000))
+    until(lambda: b.count("tx_oversize") == 1, "the long frame is counted")
+    a.write("mtu", "9001\n")
+    assert "has mtu 9001" in mount.read("last_error")
+    assert say(mount, f"{b.name} mtu 9001") == ""
+    mount.ctl(f"uncable {a.unit}")
+    assert say(mount, f"{b.name} mtu 1400") == "", "without a cable, the ends may differ"
+    assert f'"{b.name} mtu 9001" lets them pass' in say(mount, f"cable {b.unit} {a.unit}")

@@ -465,7 +465,7 @@ def test_what_is_refused(virts: Virts, folder: Path) -> None:
         (
             f"cable {a.unit} unix:{folder}/peer",
             errno.EEXIST,
-            f"{a.name} and unix:{folder}/peer already have a cable: take it away with uncable first",
+            f"{a.name} and unix:{folder}/peer already have a cable: take it away with uncable {a.unit} first",
         ),
         (f"cable {a.unit} unix:/other", errno.EBUSY, f"which connects {a.name} and unix:{folder}/peer"),
         (f"cable {a.unit} {b.unit}", errno.EBUSY, f"which connects {a.name} and unix:{folder}/peer"),

@@ -81,6 +81,19 @@ def test_a_life(mount: Mount) -> None:
     assert listener.silent()
 
 
+@pytest.mark.parametrize("command", ["create", "ensure"])
+def test_an_interface_made_in_another_namespace_comes_up_once(
+    mount: Mount, places: Callable[[], Place], command: str
+) -> None:
+    """A watcher would take `up`, `down`, `up` for a flapping link."""
+    listener, place = Listener(mount), places()
+    mount.ctl(f"{command} 3 mtu 1400 up inet 10.0.3.1/24 netns {place.pid}")
+    assert [told.what for told in listener.until("up", "virt3")] == ["create", "mtu", "up"]
+    assert "10.0.3.1/24" in place.ip("address show tap3")
+    mount.ctl("destroy 3")
+    assert listener.next() == Told("destroy", "virt3", {}), "neither down nor up came in between"
+
+
 def test_nothing_from_before_the_open(mount: Mount) -> None:
     mount.ctl("create 3\nvirt3 mtu 1400")
     listener = Listener(mount)

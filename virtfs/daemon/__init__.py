@@ -35,6 +35,7 @@ Modules:
     bridge_verbs     the effect of each verb on a bridge, and how a line is undone
     netns_verb       the verb netns
     port_addresses   warns about addresses on bridge ports
+    cable_warnings   warns about ends of a cable that do not fit each other
     rights           chmod and chown
 
     state            the state of a mount as text

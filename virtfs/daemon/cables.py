@@ -120,8 +120,8 @@ class Cables:
             end.expect_no_holder()
         if self._find(first, second) is not None:
             what = f"{first.virt.name} and {_name(second)} already have a cable"
-            live = f"or write {first.virt.name} impair ... to delay or lose its frames"
-            raise VirtError(errno.EEXIST, f"{what}: take it away with uncable first, {live}")
+            more = f"or write {first.virt.name} impair ..., which adds to the impairment of the cable"
+            raise VirtError(errno.EEXIST, f"{what}: take it away with uncable {first.virt.unit} first, {more}")
         for end in ends:
             if (joined := self._at(end)) is not None:
                 names = " and ".join(one.virt.name for one in joined.ends)
@@ -169,6 +169,11 @@ class Cables:
     def has(self, interface: Interface) -> bool:
         """Return whether an interface has a cable."""
         return self._at(interface) is not None or self.sockets.at(interface) is not None
+
+    def other_end(self, interface: Interface) -> Interface | None:
+        """Return the interface at the other end of a cable, or None if there is no cable, or a socket at its end."""
+        joined = self._at(interface)
+        return None if joined is None else next(end for end in joined.ends if end is not interface)
 
     def lost_with(self, interface: Interface) -> list[Interface]:
         """Return an interface, and the other end of its cable if that has lost its tap."""

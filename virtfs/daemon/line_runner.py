@@ -20,6 +20,7 @@ from virtfs.core.socketname import SocketName
 from virtfs.core.verbs import BRIDGE, VIRT
 from virtfs.core.virt import Origin, Virt
 from virtfs.daemon.bridges import Bridges
+from virtfs.daemon.cable_warnings import COMPARED, unlike_ends
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.changes import Changes
 from virtfs.daemon.check import LineChecks
@@ -29,7 +30,7 @@ from virtfs.daemon.follow import Follower
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.lifecycle import Lifecycle, Names
-from virtfs.daemon.netns_verb import destination, refuse_moves
+from virtfs.daemon.netns_verb import destination, move_first, refuse_moves
 from virtfs.daemon.port_addresses import idle_addresses
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.state import State
@@ -127,7 +128,7 @@ class LineRunner:
             target = await self._run_command(command, user, made or frozenset())
             if made is None:
                 self._failed.supersede(target)
-                await self.warn(target, command.actions, user)
+                await self.warn(target, command.actions, user, cabled=command.kind == "cable")
             else:
                 await self._reap()  # Commands.run() does this after a script, but not for the state file
         finally:
@@ -209,12 +210,23 @@ class LineRunner:
         self._failed.supersede(target)
         await self.warn(target, actions, user)
 
-    async def warn(self, target: object, actions: tuple[Action, ...], user: User) -> None:
-        """Tell the user, in last_error, that a line has taken effect but that addresses no longer work."""
+    async def warn(self, target: object, actions: tuple[Action, ...], user: User, cabled: bool = False) -> None:
+        """Tell the user, in last_error, that a line has taken effect but that packets will not go where they should.
+
+        cabled: whether the line was a command `cable`.
+        """
         with whole():
             warning = await idle_addresses(self._kernel, self._registry, self._bridges, target, actions)
+            if warning is None and (cabled or COMPARED.intersection(action.verb for action in actions)):
+                warning = self._about_cable(target)
             if warning is not None:
                 self._errors.remember(warning, user)
+
+    def _about_cable(self, target: object) -> VirtError | None:
+        """Return a warning about the cable of the interface that a line has changed, or None."""
+        interface = self._registry.find(Unit(target)) if isinstance(target, int) else None
+        other = None if interface is None else self._cables.other_end(interface)
+        return None if interface is None or other is None else unlike_ends(interface, other)
 
     async def _mark(self, text: str) -> None:
         """Mark this moment in the captures and histories of all interfaces."""
@@ -233,7 +245,7 @@ class LineRunner:
             try:
                 if attached and interface.virt.origin is Origin.MADE:
                     await self._verbs.renew(interface, actions)
-                await self._verbs.carry_out(interface, actions)
+                await self._verbs.carry_out(interface, move_first(actions))
             except BaseException:
                 await self._lifecycle.destroy(interface, keep=attached)
                 raise

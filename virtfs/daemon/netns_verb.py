@@ -26,6 +26,15 @@ def destination(actions: tuple[Action, ...]) -> str:
     return next((str(action.args[0]) for action in reversed(actions) if action.verb == "netns"), "")
 
 
+def move_first(actions: tuple[Action, ...]) -> tuple[Action, ...]:
+    """Return the verbs of a line that creates an interface, with its last `netns` first.
+
+    A move sets an interface down and up again. So a tap that moves before `up` is set up once, and one event tells it.
+    """
+    moves = [action for action in actions if action.verb == "netns"]
+    return (*moves[-1:], *(action for action in actions if action.verb != "netns"))
+
+
 def without_move(command: Command, of_host: frozenset[str]) -> Command:
     """Return a line without its last verb `netns`, and without later verbs that act on the host's end.
 

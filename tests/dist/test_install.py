@@ -143,8 +143,8 @@ def test_uninstall_says_how_another_installation_gets_the_links(host: Host) -> N
     assert host.must("uninstall", "local") == "", "the links are those of the package"
 
 
-def test_uninstall_names_units_that_lead_nowhere(host: Host) -> None:
-    """As `systemctl enable` and `systemctl link` make them, of this installation and of others."""
+def test_uninstall_names_links_that_lead_nowhere(host: Host) -> None:
+    """Links as `systemctl enable` and `systemctl link` make them, to files of this installation and of others."""
     root, units = host.directory / "image", host.directory / "local/lib/systemd/system"
     assert host.make("install", DESTDIR=str(root)).returncode == 0
     etc = root / "etc/systemd/system"
@@ -152,14 +152,18 @@ def test_uninstall_names_units_that_lead_nowhere(host: Host) -> None:
     enabled, linked = etc / "multi-user.target.wants/virtfs@mnt-virt.service", etc / "virtfs-metrics@.timer"
     enabled.symlink_to(units / "virtfs@.service")
     linked.symlink_to(units / "virtfs-metrics@.timer")
+    (root / "etc/tmpfiles.d").mkdir()
+    made = root / "etc/tmpfiles.d/virtfs.conf"
+    made.symlink_to(host.directory / "local/lib/tmpfiles.d/virtfs.conf")
     (etc / "virtfs@.service").symlink_to("/opt/other/lib/systemd/system/virtfs@.service")
     (etc / "sshd.service").symlink_to("/gone")
     done = host.make("uninstall", DESTDIR=str(root))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-3:] == [
-        "virtfs: these links of systemd lead nowhere now: remove them with rm, and run systemctl daemon-reload",
+    assert done.stdout.splitlines()[-4:] == [
+        "virtfs: these links lead nowhere now: remove them with rm, and run systemctl daemon-reload",
         f"  {enabled}",
         f"  {linked}",
+        f"  {made}",
     ]
 
 

@@ -112,6 +112,21 @@ def test_an_unknown_option_gets_the_nearest_one(word: str, advice: str) -> None:
     assert caught.value.strerror == f'unknown mount option "{word}"{advice}'
 
 
+def test_a_comma_in_the_name_of_a_file_is_found() -> None:
+    for name in ("state", "log"):
+        with pytest.raises(VirtError) as caught:
+            parse(f"ro,{name}=/var/lib/a,b")
+        assert caught.value.strerror == (
+            'unknown mount option "b": "virtfs mount --help" lists all; '
+            f'the name of a file cannot contain a comma, which ends "{name}=/var/lib/a": use a symbolic link'
+        )
+    with pytest.raises(VirtError) as caught:
+        parse("state=/var/lib/a,max_virt=2")
+    assert caught.value.strerror == (
+        'unknown mount option "max_virt=2", perhaps max_virts: "virtfs mount --help" lists all'
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "number", "word"),
     [

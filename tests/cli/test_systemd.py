@@ -60,6 +60,11 @@ def test_starts_that_fail_come_to_an_end() -> None:
     assert starts * (slowest + pause) < int(settings["StartLimitIntervalSec"])
 
 
+def test_changes_that_cannot_be_saved_do_not_fail_a_stop() -> None:
+    """systemd would end the server by SIGTERM all the same, and call the unit failed."""
+    assert re.findall("^ExecStop=(.*)$", UNIT.read_text(), re.MULTILINE) == ["virtfs umount --force %f"]
+
+
 def test_the_mount_point_is_made(tmp_path: Path) -> None:
     tools.run("systemd-tmpfiles", "--create", f"--root={tmp_path}", PROJECT / "systemd/virtfs.conf")
     assert (tmp_path / "mnt/virt").is_dir()

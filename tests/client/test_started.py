@@ -47,3 +47,30 @@ def test_a_mount_of_its_own(elsewhere: Place) -> None:
     ]
     assert elsewhere.mounts() == []
     assert elsewhere.links() == ["lo"]
+
+
+_UNSAVED = """
+import os, shutil, virtfs
+os.chdir("/mnt")
+os.mkdir("lab")
+net = virtfs.mount("virt", state="lab/state")
+shutil.rmtree("lab")
+net.create(3)
+try:
+    net.close()
+except OSError as error:
+    print(error.errno, "not saved" in error.strerror, list(net))
+os.mkdir("lab")
+net.create(4)
+net.close()
+print([line.split()[1] for line in open("lab/state")], os.listdir("virt"))
+"""
+
+
+def test_a_mount_with_changes_that_cannot_be_saved_is_not_closed(elsewhere: Place) -> None:
+    program = elsewhere.start(
+        sys.executable, "-c", _UNSAVED, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    output, complaint = finished(program, 40)
+    assert complaint == ""
+    assert output.splitlines() == [f"16 True [Virt('{DIR}/virt3')]", "['3', '4'] []"]

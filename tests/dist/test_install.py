@@ -130,6 +130,57 @@ def test_the_first_of_two_prefixes_keeps_the_links(host: Host) -> None:
     assert os.listdir(host.sbin) == []
 
 
+def test_uninstall_says_how_another_installation_gets_the_links(host: Host) -> None:
+    host.must("install", "opt")
+    host.must("install", "local")
+    said = host.must("uninstall", "opt")
+    assert f"virtfs: removed, with {host.sbin}/{HELPERS[0]} {host.sbin}/{HELPERS[1]}, where mount(8) looks:\n" in said
+    assert "if another installation is left, run make install in its checkout" in said
+    assert host.mounts_with() == {None}
+    host.must("install", "local")
+    assert host.mounts_with() == {host.program("local")}
+    host.package()
+    assert host.must("uninstall", "local") == "", "the links are those of the package"
+
+
+def test_uninstall_names_links_that_lead_nowhere(host: Host) -> None:
+    """Links as `systemctl enable` and `systemctl link` make them, to files of this installation and of others."""
+    root, units = host.directory / "image", host.directory / "local/lib/systemd/system"
+    assert host.make("install", DESTDIR=str(root)).returncode == 0
+    etc = root / "etc/systemd/system"
+    (etc / "multi-user.target.wants").mkdir(parents=True)
+    enabled, linked = etc / "multi-user.target.wants/virtfs@mnt-virt.service", etc / "virtfs-metrics@.timer"
+    enabled.symlink_to(units / "virtfs@.service")
+    linked.symlink_to(units / "virtfs-metrics@.timer")
+    (root / "etc/tmpfiles.d").mkdir()
+    made = root / "etc/tmpfiles.d/virtfs.conf"
+    made.symlink_to(host.directory / "local/lib/tmpfiles.d/virtfs.conf")
+    (etc / "virtfs@.service").symlink_to("/opt/other/lib/systemd/system/virtfs@.service")
+    (etc / "sshd.service").symlink_to("/gone")
+    done = host.make("uninstall", DESTDIR=str(root))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-4:] == [
+        "virtfs: these links lead nowhere now: remove them with rm, and run systemctl daemon-reload",
+        f"  {enabled}",
+        f"  {linked}",
+        f"  {made}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"PIP_NO_INDEX": "0"}, "pip fetches the libraries, which needs the network and a minute or two"),
+        ({"PIP_FIND_LINKS": "/srv/wheels"}, "pip takes the libraries from /srv/wheels, which needs a minute or two"),
+    ],
+)
+def test_it_says_where_the_libraries_come_from(
+    host: Host, python: Path, environment: dict[str, str], said: str
+) -> None:
+    done = host.make("install", PYTHON=str(python), PIP_DOES=_FAILS, REAL=sys.executable, **environment)
+    assert done.stdout == f"virtfs: installing into {host.directory}/local; {said}\n"
+
+
 @pytest.mark.parametrize("to", ["{0}/local/lib/virtfs/bin/mount.virtfs", "../local/lib/virtfs/bin/mount.virtfs"])
 def test_a_link_made_by_hand_is_removed_with_what_it_leads_to(host: Host, to: str) -> None:
     host.package()

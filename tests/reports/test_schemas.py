@@ -265,6 +265,14 @@ def test_promtool_accepts_the_example(words: tuple[str, ...]) -> None:
     assert status == 0, said
 
 
+def test_every_alert_names_its_machine() -> None:
+    """A notification shows the summary; the same mount and interface may exist on several machines."""
+    alerts = re.split(r"^ +- alert: ", (PROMETHEUS / "virtfs.rules.yml").read_text(), flags=re.MULTILINE)[1:]
+    summaries = {alert.split()[0]: re.findall(r"summary:(.*?)description:", alert, re.DOTALL) for alert in alerts}
+    assert len(summaries) > 10
+    assert [name for name, (summary,) in summaries.items() if "{{ $labels.instance }}" not in summary] == []
+
+
 def expressions() -> list[str]:
     """Return the expressions of the dashboard, with values for Grafana's variables."""
     found = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]

@@ -44,7 +44,8 @@ options, after -o, separated by commas:
 """
 _UMOUNT = """\
 Unmount the virtfs at DIR and end its server, even while files are open: waiting readers get ENXIO. Returns when the
-taps are gone.
+taps are gone. If the state file lacks changes, for example because the disk is full, nothing is unmounted and the
+exit status is 1.
 
   virtfs umount /mnt/virt
 """
@@ -152,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "umount":
                 from virtfs.cli.umount import umount
 
-                umount(given.directory)
+                umount(given.directory, force=given.force)
                 return 0
             case "ls":
                 from virtfs.cli.ls import draw, ls
@@ -328,6 +329,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("directory", metavar="DIR")
 
     one = verbs.add_parser("umount", help="unmount and end a virtfs", description=_UMOUNT, formatter_class=raw)
+    one.add_argument("--force", action="store_true", help="give up changes that the state file lacks")
     one.add_argument("directory", metavar="DIR")
 
     one = verbs.add_parser(

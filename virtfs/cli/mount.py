@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from virtfs.cli.background import Ready, spawn
 from virtfs.cli.hidden import hidden_names
-from virtfs.cli.lacking import without_taps
+from virtfs.cli.lacking import FOR_TAPS, without_taps
 from virtfs.cli.logs import close_log, open_log
 from virtfs.cli.mounts import ask, read
 from virtfs.cli.notify import notify
@@ -100,8 +100,8 @@ def serve_here(path: str, options: MountOptions, ready: Ready, foreground: bool)
     from virtfs.host import privileges
 
     privileges.drop()
-    # No mount succeeds without this capability, so the remedy for a /dev/fuse with mode 0600 would not help.
-    if privileges.lacking([privileges.Capability.CAP_NET_BROADCAST]):
+    # Without one of these the mount or every tap fails, so the remedy for a /dev/fuse with mode 0600 would not help.
+    if privileges.lacking(FOR_TAPS):
         raise VirtError(errno.EPERM, without_taps())
     try:
         open_log(options.log, foreground, options.debug)

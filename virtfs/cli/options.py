@@ -106,6 +106,7 @@ def parse(text: str, sloppy: bool = False, relative: bool = True) -> MountOption
     """
     options = MountOptions()
     flags: dict[str, bool] = {}
+    before = ""
     for word in filter(None, text.split(",")):
         name, _, value = word.partition("=")
         if name in _LIMITS:
@@ -132,18 +133,23 @@ def parse(text: str, sloppy: bool = False, relative: bool = True) -> MountOption
             flag, on = FLAGS[word]
             flags[flag] = on
         elif not (sloppy or _IGNORED.fullmatch(word)):
-            raise VirtError(errno.EINVAL, _why_not(word, name))
+            raise VirtError(errno.EINVAL, _why_not(word, name, before))
         options = replace(options, given=options.given | {name} & MountOptions().own().keys())
+        before = word
     return replace(options, flags=tuple(flags.items()))
 
 
-def _why_not(word: str, name: str) -> str:
+def _why_not(word: str, name: str, before: str) -> str:
+    """Return why an option is refused, with a remedy. before: the option before it."""
     sentence = next((sentence for names, sentence in _REFUSED if re.fullmatch(names, name)), None)
     if sentence:
         return f'mount option "{word}": {sentence}'
     known = (*MountOptions().own(), *FLAGS, "fsname", "remount")
     nearest = "".join(f", perhaps {near}" for near in get_close_matches(name, known, n=1))
-    return f'unknown mount option "{word}"{nearest}: "virtfs mount --help" lists all'
+    sentence = f'unknown mount option "{word}"{nearest}: "virtfs mount --help" lists all'
+    if not nearest and before.startswith(("log=", "state=")):
+        sentence += f'; the name of a file cannot contain a comma, which ends "{before}": use a symbolic link'
+    return sentence
 
 
 def _size(word: str, name: str, value: str) -> int:

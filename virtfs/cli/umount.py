@@ -3,7 +3,9 @@
 import errno
 import json
 import os
+import shlex
 import time
+from functools import partial
 
 from virtfs.cli.surroundings import complain
 from virtfs.core.errors import VirtError
@@ -17,14 +19,16 @@ ANSWER = 0.5  # seconds within which a server answers a stat(2) if it is ready
 _INTERVAL = 0.02  # seconds between two checks
 
 
-def umount(directory: str) -> None:
+def umount(directory: str, *, force: bool = False) -> None:
     """Unmount a virtfs, and return once its server has answered all readers and closed its taps.
 
     Detaching the mount makes the server end. To notice the end, this function keeps the mount's root open and calls
     fstat(2) on it, which fails once the server has closed /dev/fuse, its last action.
 
-    VirtError: EINVAL, no virtfs is mounted there; EPERM, the mount belongs to another user; ETIMEDOUT, the server has
-    not ended after PATIENCE seconds; EIO, fusermount3 failed or the server cannot be watched.
+    force: unmount even if the state file lacks changes, which end with the mount, and warn of them.
+    VirtError: EINVAL, no virtfs is mounted there; EPERM, the mount belongs to another user; EBUSY, the state file lacks
+    changes, and the mount is left as it is; ETIMEDOUT, the server has not ended after PATIENCE seconds; EIO,
+    fusermount3 failed or the server cannot be watched.
     """
     path = resolve(directory)
     mount = mounted_at(path)
@@ -34,7 +38,12 @@ def umount(directory: str) -> None:
         raise VirtError(errno.EINVAL, f'"{directory}" is a mount of {mount.source} ({mount.type}), not of virtfs')
     if os.geteuid() not in (0, _owner(mount)):
         raise VirtError(errno.EPERM, f'"{directory}" was mounted by user {_owner(mount)}, not by you')
-    _warn_unsaved(mount)
+    if why := _unsaved(mount):
+        if not force:
+            words = f"virtfs umount --force {shlex.quote(directory)}"
+            remedy = f'mend this, and the server saves within two seconds; "{words}" gives them up'
+            raise VirtError(errno.EBUSY, f'"{directory}" has changes that are not saved: {why}: {remedy}')
+        complain("virtfs", f'"{directory}": warning: the last changes are not saved: {why}')
     root = os.open(path, os.O_PATH | os.O_DIRECTORY)
     try:
         detach_lazily(path)
@@ -47,17 +56,23 @@ def _owner(mount: Mounted) -> int:
     return int(mount.option("user_id") or 0)
 
 
-def _warn_unsaved(mount: Mounted) -> None:
-    """Warn if the state file lacks changes, which end with the mount. Do nothing if the server does not answer.
+def _unsaved(mount: Mounted) -> str:
+    """Return why the state file lacks changes, or "" if it lacks none or the server does not answer.
 
     Child processes access the mount, because only SIGKILL can end a system call that hangs. While the server replays
     its state file, it answers no request.
     """
     with Child(lambda: _answers(mount)) as child:
         if not child.ended(ANSWER):
-            return
-    with Child(lambda: _tell_unsaved(mount)) as child:
-        child.ended(STOPPED)
+            return ""
+    hearing, telling = os.pipe()
+    call = partial(_tell_unsaved, mount, telling)
+    with open(hearing, "rb") as pipe, open(telling, "wb") as told, Child(call) as child:
+        # Reading without this wait could block: a child that hangs keeps its end of the pipe even after SIGKILL.
+        if not child.ended(STOPPED):
+            return ""
+        told.close()
+        return pipe.read().decode()
 
 
 def _answers(mount: Mounted) -> int:
@@ -66,13 +81,14 @@ def _answers(mount: Mounted) -> int:
     return 0
 
 
-def _tell_unsaved(mount: Mounted) -> int:
+def _tell_unsaved(mount: Mounted, telling: int) -> int:
+    """Write why the state file lacks changes to a pipe, which holds 64 KiB: more than the sentence with its path."""
     _become_owner(mount)
     try:
         with open(os.path.join(mount.directory, "status.json"), "rb") as file:
             state = json.load(file)["state"]
         if state is not None and not state["saved"]:
-            complain("virtfs", f'"{mount.directory}": warning: the last changes are not saved, {state["error"]}')
+            os.write(telling, state["error"].encode(errors="replace"))
     except (OSError, ValueError, KeyError):
         return 1  # the server is gone, or is an old one
     return 0

@@ -26,7 +26,8 @@ class Started(Mount):
     def close(self) -> None:
         """End the server; idempotent. Readers get ENXIO. When close() returns, interfaces and bridges are gone.
 
-        OSError: the server cannot be ended, or has already been ended by another program.
+        OSError: EBUSY, the file of the option `state` lacks changes, for example because the disk is full, and the
+        mount is left as it is; other errors, the server cannot be ended, or has been ended by another program.
         """
         if not os.path.ismount(self.path):
             return

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple
 
 from virtfs.core.bridge import NEW, Bridge, BridgeState, steps
 from virtfs.core.bridgeplan import Taps
@@ -76,7 +77,8 @@ def renew(kernel: Kernel, managed: Managed, actions: tuple[Action, ...], made: f
         now, alias = host.look(), alias_of(rtnl, managed.index)
         indices = adopting_of(alias, kernel.mark)
         attribute(host, now, actions, indices)
-        do(host, steps(now, bridge_before(now, actions, made, indices)))
+        kept = frozenset[IpInterface]().union(*host.adoptions.recalled.values())
+        do(host, steps(now, bridge_before(now, actions, made, indices, kept)))
 
 
 def _host(kernel: Kernel, rtnl: Rtnl, managed: Managed) -> HostBridge:
@@ -119,10 +121,22 @@ def predict(
         check(rtnl, before, actions, taps, ensure)
 
 
-def state_of(kernel: Kernel, managed: Managed) -> tuple[BridgeState, list[Departure]] | None:
+class Seen(NamedTuple):
+    """The state of a bridge.
+
+    departures: the adopted members that have left it. gone: the indices of the interfaces that were members in its last
+    known state and do not exist any more.
+    """
+
+    state: BridgeState
+    departures: list[Departure]
+    gone: frozenset[int]
+
+
+def state_of(kernel: Kernel, managed: Managed) -> Seen | None:
     """Query the kernel for the state of a bridge, and return it. Return None if the bridge is gone.
 
-    If adopted members have left the bridge, give their addresses back, and return the departures too.
+    If adopted members have left the bridge, give their addresses back.
     """
     with Rtnl() as rtnl:
         host = _host(kernel, rtnl, managed)
@@ -131,16 +145,21 @@ def state_of(kernel: Kernel, managed: Managed) -> tuple[BridgeState, list[Depart
             # A deletion that began during the query may show in part. The kernel holds a lock during the whole
             # deletion, and this request waits for it (net/core/rtnetlink.c rtnl_getlink).
             host.expect()
-            if not (departures := settle(host, state)):
-                return state, []
-            if kernel.mark and managed.found is None:
-                with suppress(OSError):  # the next line that adds or deletes a member tries again
-                    mark_left(host, kernel.mark)
-            return host.look(), departures
+            if departures := settle(host, state):
+                if kernel.mark and managed.found is None:
+                    with suppress(OSError):  # the next line that adds or deletes a member tries again
+                        mark_left(host, kernel.mark)
+                state = host.look()
+            return Seen(state, departures, _gone(rtnl, managed.bridge.state, state))
         except VirtError as refusal:
             if refusal.errno != errno.ENXIO:
                 raise
             return None
+
+
+def _gone(rtnl: Rtnl, before: BridgeState, now: BridgeState) -> frozenset[int]:
+    left = {member.index for member in before.members} - {member.index for member in now.members}
+    return frozenset(index for index in left if ask_link(rtnl, index) is None)
 
 
 def disown(kernel: Kernel, managed: Managed) -> str:

@@ -11,6 +11,7 @@ from virtfs.core.bridgeplan import Taps
 from virtfs.core.errors import VirtError, forget_frames
 from virtfs.core.grammar import Action, Command
 from virtfs.core.ids import BridgeName, User
+from virtfs.core.ip import IpInterface
 from virtfs.core.quoting import quoted
 from virtfs.daemon.bridge_calls import attach, change, new_name, predict, release, renew
 from virtfs.daemon.bridge_follow import BridgeFollower
@@ -52,6 +53,15 @@ class Bridges:
 
     def __contains__(self, name: object) -> bool:
         return name in self._bridges
+
+    def lost_with(self, name: BridgeName, member: str) -> frozenset[IpInterface]:
+        """Return the addresses that the state file attributes to an adopted member and the bridge does not have.
+
+        Link-local addresses are left out: the kernel makes new ones.
+        """
+        managed, recalled = self._bridges.find(name), self.recalled.get((name, member), frozenset())
+        lost = recalled.difference(() if managed is None else managed.bridge.state.addresses)
+        return frozenset(address for address in lost if not address.ip.is_link_local)
 
     async def refresh(self, bridge: Bridge) -> None:
         """Query the kernel for the state of a bridge (files.bridges.Bridges). VirtError: ENXIO, the bridge is gone."""
@@ -205,6 +215,7 @@ class Bridges:
             raise VirtError(refusal.errno, f"cannot make {name} again: {why}. {way_out}") from refusal
 
     async def _change(self, managed: Managed, actions: tuple[Action, ...], ensure: bool) -> None:
+        managed.added |= {str(action.args[0]) for action in actions if action.verb == "add"}
         try:
             try:
                 await self._kernel.call(change, self._kernel, managed, actions, self._taps(), ensure)

@@ -126,7 +126,7 @@ class LineRunner:
         try:
             target = await self._run_command(command, user, made or frozenset())
             if made is None:
-                self._failed.supersede(target)
+                self._failed.supersede(target, None if command.kind in ("create", "destroy") else command.actions)
                 await self.warn(target, command.actions, user)
             else:
                 await self._reap()  # Commands.run() does this after a script, but not for the state file
@@ -206,7 +206,7 @@ class LineRunner:
         else:
             await self.change(self._registry.of(of), actions, user)
         target = of.name if isinstance(of, Bridge) else of.unit
-        self._failed.supersede(target)
+        self._failed.supersede(target, actions)
         await self.warn(target, actions, user)
 
     async def warn(self, target: object, actions: tuple[Action, ...], user: User) -> None:

@@ -77,6 +77,16 @@ def test_addresses_that_stay_are_told(mount: Mount, peer: Place, virts: Virts) -
     mount.ip("link delete br-lan")
 
 
+def test_all_ports_with_addresses_are_told(mount: Mount, virts: Virts) -> None:
+    first, second, third = virts("inet 10.0.1.1/24").tap, virts("inet 10.0.2.1/24").tap, virts().tap
+    mount.ctl(f"create bridge0 add {first} add {third} add {second}")
+    warning = mount.read("last_error")
+    assert f'"{first}" and "{second}" have IP addresses, which do not work while they are in "bridge0"' in warning
+    (remedy,) = re.findall(r': "(bridge0 .*)" moves them to the bridge', warning)
+    mount.ctl(remedy)
+    assert told.addresses(mount, "bridge0") == {"10.0.1.1/24", "10.0.2.1/24"}
+
+
 def test_moved_and_brought_back(mount: Mount, peer: Place) -> None:
     machine(mount, peer)
     routes_before = mount.ip("route") + mount.ip("-6 route")

@@ -2,7 +2,7 @@
 
 import errno
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 import trio
@@ -111,16 +111,22 @@ class BridgeFollower:
                 self._keep_line(managed, gone, departure.reason)
 
     def _tell_members(self, managed: Managed, state: BridgeState, seen: Seen) -> None:
-        """Tell which other members have left a bridge, and keep a line for each one that a line had added and is gone.
+        """Tell which members have joined a bridge, and which others have left it. Keep a line for those that are gone.
+
+        Only members that a line had added keep one.
 
         The taps of the mount have their own events, and their own lines.
         state: the new state of the bridge.
         """
         name, told = managed.bridge.name, {departure.index for departure in seen.departures}
+        if self._bridges.find(name) is not managed:
+            return  # it is being made
         here = {member.index for member in state.members}
+        self.tell_joined(managed, state, {member.index for member in managed.bridge.state.members})
         for member in managed.bridge.state.members:
             if member.index in here | told or self._is_ours(member.index):
                 continue
+            self._events.emit("leave", name, member=member.name, returned=1)
             if member.index in seen.gone and member.name in managed.added:
                 reason = f"{quoted(member.name)} is gone"
                 log.warning('%s: %s: "retry" adds it again once it is back', name, reason)
@@ -130,6 +136,12 @@ class BridgeFollower:
         for known, line in self._failed.of_members(name).items():
             if state.member(known) is not None:
                 self._failed.replace(line, None)
+
+    def tell_joined(self, managed: Managed, state: BridgeState, before: Collection[int]) -> None:
+        """Tell which members have joined a bridge. before: the interface indices of its members until now."""
+        for member in state.members:
+            if member.index not in before and not self._is_ours(member.index):
+                self._events.emit("join", managed.bridge.name, member=member.name)
 
     def _keep_line(self, managed: Managed, gone: Member, reason: str) -> None:
         """Keep the verbs that make a vanished interface a member again, for `retry` and the next mount."""

@@ -152,7 +152,7 @@ class Bridges:
         managed = await self._make(name, command.actions, command.kind == "ensure", made)
         self._bridges.add(managed)
         self.directory.add({name: bridge_directory(managed.bridge, self, run, self._report)})
-        self._events.emit("create", name)
+        self._tell_made(managed)
 
     async def _make(
         self,
@@ -197,8 +197,13 @@ class Bridges:
         for interface in lost:
             interface.virt.keep_bridge(name)
         await self._follower.look_after(managed)  # events about the new bridge were ignored until now
-        self._events.emit("create", name)
+        self._tell_made(managed)
         log.info("%s, which was lost, is made again", name)
+
+    def _tell_made(self, managed: Managed) -> None:
+        self._events.emit("create", managed.bridge.name)
+        before = () if managed.found is None else [member.index for member in managed.found.members]
+        self._follower.tell_joined(managed, managed.bridge.state, before)
 
     @asynccontextmanager
     async def _making_again(self, lost: Managed) -> AsyncIterator[None]:

@@ -3,13 +3,15 @@
 import json
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 from harness import told
 from harness.fixtures import Alone
 from harness.lasting import Lasting, LastingOnes
-from harness.places import Place
-from harness.serving import Mount, Virts
+from harness.places import DIR, Place
+from harness.serving import ENVIRONMENT, PROJECT, Mount, Virts
 from harness.waiting import until
 
 from .machine import OWN, ROUTES, clear, machine, reached, reached_by_ipv4, reaches
@@ -214,14 +216,45 @@ def test_the_next_mount_adopts_a_member_that_has_come_back(lasting: LastingOnes,
     mount.delete_links("eth0")
 
 
+def run(mount: Mount, *words: str) -> str:
+    """Run virtfs, which must succeed, and return what it prints to standard error."""
+    command = mount.command(sys.executable, "-m", "virtfs", *words)
+    done = subprocess.run(command, env=ENVIRONMENT, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=True)
+    return done.stderr
+
+
+def test_addresses_that_the_end_of_a_bridge_loses_are_told(lasting: LastingOnes, peer: Place) -> None:
+    mount = without_its_member(lasting, peer)
+    assert run(mount, "ctl", "-d", DIR, "destroy", "bridge0").startswith(
+        "virtfs: warning: bridge0 is deleted with 10.1.1.2/24, "
+    )
+
+
+def test_a_bridge_that_stays_at_the_end_of_the_mount_is_told(lasting: LastingOnes, peer: Place) -> None:
+    mount = lasting()
+    machine(mount, peer)
+    mount.ctl("create bridge0 up add eth0 adopt")
+    mount.ips("address add 10.4.4.2/24 dev bridge0\nroute add 10.40.0.0/16 via 10.4.4.1")
+    mount.ip("address delete 10.4.4.2/24 dev bridge0")
+    said = run(mount, "umount", DIR)
+    assert said.startswith(f'virtfs: "{DIR}": warning: cannot release bridge0: delete "eth0": cannot move the route ')
+    assert told.addresses(mount, "bridge0") >= OWN
+    assert mount.server.wait(60) == 0
+    mount.delete_links("bridge0", "eth0")
+
+
 def test_addresses_that_the_end_of_the_mount_loses_are_told(lasting: LastingOnes, peer: Place, other: Place) -> None:
     mount = without_its_member(lasting, peer)
-    assert mount.end() == 0
+    said = run(mount, "umount", DIR)
+    assert said.startswith(f'virtfs: "{DIR}": warning: bridge0 is deleted with 10.1.1.2/24, ')
+    assert 'which it has adopted from "eth0", which is gone\n' in said
+    assert mount.server.wait(60) == 0
     logged(mount, "bridge0 is deleted with 10.1.1.2/24, ")
     told.cable(mount, "eth0", other, "10.1.1.1/24")
     mount.ip("address add 10.1.1.7/24 dev eth0")
     mount.again("state=/mnt/state")
     logged(mount, f'bridge0 has lost {", ".join(sorted(OWN))}, which it had adopted from "eth0": configure the')
+    assert mount.sh("cat last_error").startswith("warning: bridge0 has lost ")
     assert not OWN & told.addresses(mount, "bridge0")
     assert "create bridge0 add eth0 adopt up" in mount.read("ctl")
     assert mount.end() == 0

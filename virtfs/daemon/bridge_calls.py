@@ -1,7 +1,6 @@
 """Blocking functions that attach to a bridge, change it, query it and release it. Kernel.call runs them in a thread."""
 
 import errno
-import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -37,8 +36,6 @@ from virtfs.host.bridge_make import make
 from virtfs.host.bridgeinfo import ask_link, details
 from virtfs.host.marks import adopting_of, alias_of, is_left, is_marked, set_mark
 from virtfs.host.rtnl import Rtnl, name_of
-
-log = logging.getLogger(__name__)
 
 
 def attach(kernel: Kernel, name: BridgeName, ours: bool, recalled: Recalled) -> tuple[Managed, bool]:
@@ -192,15 +189,18 @@ def _keeping(found: BridgeState, now: BridgeState, kept: Mapping[str, frozenset[
     return replace(found, addresses=(*found.addresses, *staying), up=now.up if staying else found.up)
 
 
-def release(kernel: Kernel, managed: Managed) -> None:
+def release(kernel: Kernel, managed: Managed) -> list[str]:
     """Give the adopted addresses and routes back to the members of a bridge, and release the bridge.
+
+    Return a sentence for each vanished member whose addresses are lost with the bridge.
 
     If virtfs made the bridge, delete it. Otherwise restore the state that it had before virtfs attached to it, but keep
     the addresses that were adopted from members that have vanished.
     If another program has renamed the bridge, leave it as it is, with its members and addresses.
     """
     if disown(kernel, managed):
-        return
+        return []
+    lost: list[str] = []
     with Rtnl() as rtnl:
         host = _host(kernel, rtnl, managed)
         with suppress_gone():
@@ -209,8 +209,9 @@ def release(kernel: Kernel, managed: Managed) -> None:
             kept = give_back(host)
             if found is not None:
                 put_back(host, _keeping(found, host.look(), kept), managed.settings)
-                return
+                return []
             for name, its in kept.items():
-                what = managed.bridge.name, addresses_of(its), quoted(name)
-                log.warning("%s is deleted with %s, which it has adopted from %s, which is gone", *what)
+                what = f"{managed.bridge.name} is deleted with {addresses_of(its)}"
+                lost.append(f"{what}, which it has adopted from {quoted(name)}, which is gone")
         host.delete()
+    return lost

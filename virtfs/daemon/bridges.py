@@ -71,8 +71,8 @@ class Bridges:
         """Return verbs that give a new bridge the current state of `bridge` (files.bridges.Bridges)."""
         return self._texts.text(bridge)
 
-    async def run(self, command: Command, run: RunBridge, made: frozenset[str] = frozenset()) -> None:
-        """Carry out a line of the mount's ctl whose target is a bridge.
+    async def run(self, command: Command, run: RunBridge, made: frozenset[str] = frozenset()) -> list[str]:
+        """Carry out a line of the mount's ctl whose target is a bridge. Return warnings.
 
         run: a function that carries out writes to the ctl of the bridge.
         made: the names of the bridges and taps that an earlier run of virtfs made. `destroy` deletes such a bridge, as
@@ -86,9 +86,10 @@ class Bridges:
             case "ensure":
                 await self._ensure(command, name, run, made)
             case "destroy":
-                await self._destroy(self._bridges.get(name))
+                return await self._destroy(self._bridges.get(name))
             case _:
                 await self._change(self._bridges.get(name), command.actions, ensure=False)
+        return []
 
     async def change(self, bridge: Bridge, actions: tuple[Action, ...], user: User) -> None:
         """Carry out a line of the ctl of a bridge.
@@ -231,17 +232,22 @@ class Bridges:
                 raise vanished(managed.bridge.name) from refusal
             raise
 
-    async def _destroy(self, managed: Managed) -> None:
+    async def _destroy(self, managed: Managed) -> list[str]:
+        """Release a bridge. Return a sentence for each vanished member whose addresses are lost."""
         managed.leaving = True
         try:
-            await self._kernel.call(release, self._kernel, managed)
+            lost = await self._kernel.call(release, self._kernel, managed)
         except BaseException:
             managed.leaving = False
             raise
         managed.bridge.lost = True
         self._bridges.remove(managed)
         self.directory.remove(managed.bridge.name)
+        for sentence in lost:
+            log.warning("%s", sentence)
+            self._events.emit("warning", managed.bridge.name, text=sentence)
         self._events.emit("destroy", managed.bridge.name)
+        return lost
 
     async def destroy_all(self) -> VirtError | None:
         """Release every bridge. Return the first error, or None.
@@ -253,8 +259,9 @@ class Bridges:
             try:
                 await self._destroy(managed)
             except OSError as refusal:
-                log.error("cannot release %s: %s", managed.bridge.name, refusal.strerror)
                 sentence = f"cannot release {managed.bridge.name}: {refusal.strerror}"
+                log.error("%s", sentence)
+                self._events.emit("warning", managed.bridge.name, text=sentence)
                 first = first or VirtError(refusal.errno or errno.EIO, sentence)
                 forget_frames(refusal)
         return first

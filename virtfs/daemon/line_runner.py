@@ -156,7 +156,8 @@ class LineRunner:
             return command.target
         if isinstance(command.target, str):
             with whole():
-                await self._bridges.run(command, self._run, made)
+                for sentence in await self._bridges.run(command, self._run, made):
+                    self._errors.remember(VirtError(errno.EADDRNOTAVAIL, f"warning: {sentence}"), user)
                 await self._follower.caught_up()  # updates the taps that have joined or left the bridge
             return command.target
         unit = None if command.target is None else Unit(int(command.target))

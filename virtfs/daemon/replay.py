@@ -1,6 +1,8 @@
 """Recreates the interfaces, bridges and cables that an earlier mount saved in the state file."""
 
+import errno
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -52,14 +54,19 @@ class Replay:
         failed: FailedLines,
         kernel: Kernel,
         events: Events,
+        report: Callable[[VirtError, User], None],
     ) -> None:
-        """failed: stores the lines that fail, so that `retry` and the next mount can try them again."""
+        """failed: stores the lines that fail, so that `retry` and the next mount can try them again.
+
+        report: sets a user's last_error.
+        """
         self._lines = lines
         self._registry = registry
         self._bridges = bridges
         self._failed = failed
         self._kernel = kernel
         self._events = events
+        self._report = report
 
     async def run(self, text: str, created: bool = False) -> bool:
         """Run every line. Return False if the mount ended before all lines had run.
@@ -93,7 +100,9 @@ class Replay:
         bridge = BridgeName(str(command.target))
         if lost := self._bridges.lost_with(bridge, member):
             what = f"it had adopted from {quoted(member)}"
-            log.warning("%s has lost %s, which %s: configure the interface again", bridge, addresses_of(lost), what)
+            sentence = f"{bridge} has lost {addresses_of(lost)}, which {what}: configure the interface again"
+            log.warning("%s", sentence)
+            self._report(VirtError(errno.EADDRNOTAVAIL, f"warning: {sentence}"), ROOT_USER)
 
     async def _sweep(self, text: str, created: bool) -> frozenset[str]:
         """Remove leftovers of a killed server. Keep those in the state file, and return their names."""

@@ -198,6 +198,46 @@ def test_a_kill_does_not_lose_the_addresses_of_a_vanished_member(lasting: Lastin
     mount.delete_links("eth0")
 
 
+def test_a_kill_after_a_member_is_adopted_again_and_before_it_is_saved(
+    lasting: LastingOnes, peer: Place, other: Place
+) -> None:
+    mount = without_its_member(lasting, peer)
+    told.cable(mount, "eth0", other, "10.1.1.1/24")
+    mount.sh("cp /mnt/state /mnt/before")
+    mount.ctl("retry")
+    mount.kill()
+    mount.sh("cp /mnt/before /mnt/state")
+    mount.again("state=/mnt/state")
+    assert told.addresses(mount, "bridge0") >= OWN
+    assert "create bridge0 add eth0 adopt up" in mount.read("ctl")
+    reached_by_ipv4(other)
+    assert mount.end() == 0
+    assert told.addresses(mount, "eth0") >= OWN
+    reached_by_ipv4(other)
+    mount.delete_links("eth0")
+
+
+def test_a_member_that_is_not_back_yet(lasting: LastingOnes, peer: Place, other: Place) -> None:
+    """A mount without the interface has the bridge and its other members, and does not claim the addresses."""
+    mount = without_its_member(lasting, peer)
+    mount.ctl("create 3 bridge bridge0")
+    assert mount.end() == 0
+    for _ in range(2):
+        mount.again("state=/mnt/state")
+        assert mount.sh("cat bridge/bridge0/members") == "tap3\n"
+        assert told.addresses(mount, "bridge0") == set()
+        assert NOT_ADOPTED in mount.read("ctl")
+        assert mount.end() == 0
+    told.cable(mount, "eth0", other, "10.1.1.1/24")
+    mount.ip("address add 10.1.1.2/24 dev eth0")
+    mount.again("state=/mnt/state")
+    assert "10.1.1.2/24" in told.addresses(mount, "bridge0")
+    reached_by_ipv4(other)
+    assert mount.end() == 0
+    assert "10.1.1.2/24" in told.addresses(mount, "eth0")
+    mount.delete_links("eth0")
+
+
 def test_the_next_mount_adopts_a_member_that_has_come_back(lasting: LastingOnes, peer: Place, other: Place) -> None:
     """The card was replugged once. The bridge has its addresses alone in each later mount."""
     mount = without_its_member(lasting, peer)

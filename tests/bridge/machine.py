@@ -37,8 +37,18 @@ def clear(place: Place) -> None:
 
 def reached(peer: Place) -> None:
     """Assert that the neighbour reaches the machine by IPv4 and IPv6."""
-    for address in ("10.1.1.2", "fd00::2"):  # the first one may be lost while a bridge learns where its ports lead
-        peer.sh(f"ping -c 1 -W 2 {address} || ping -c 5 -i 0.2 -W 2 {address}")
+    for address in ("10.1.1.2", "fd00::2"):
+        _reached_at(peer, address)
+
+
+def reached_by_ipv4(peer: Place) -> None:
+    """Assert that a neighbour without IPv6 reaches the machine."""
+    _reached_at(peer, "10.1.1.2")
+
+
+def _reached_at(peer: Place, address: str) -> None:
+    # The first one may be lost while a bridge learns where its ports lead.
+    peer.sh(f"ping -c 1 -W 2 {address} || ping -c 5 -i 0.2 -W 2 {address}")
 
 
 def reaches(place: Place) -> None:

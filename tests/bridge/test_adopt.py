@@ -1,5 +1,6 @@
 """An interface's addresses and routes move to the bridge and back, and survive a kill in between."""
 
+import errno
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import pytest
 from harness import told
 from harness.fixtures import Alone
 from harness.places import DIR, Place
+from harness.process import fails
 from harness.running import ROOT
 from harness.serving import ENVIRONMENT, Mount, Virts
 from harness.waiting import PATIENCE, until
@@ -75,6 +77,16 @@ def test_addresses_that_stay_are_told(mount: Mount, peer: Place, virts: Virts) -
     mount.ip("link delete br-lan")
 
 
+def test_all_ports_with_addresses_are_told(mount: Mount, virts: Virts) -> None:
+    first, second, third = virts("inet 10.0.1.1/24").tap, virts("inet 10.0.2.1/24").tap, virts().tap
+    mount.ctl(f"create bridge0 add {first} add {third} add {second}")
+    warning = mount.read("last_error")
+    assert f'"{first}" and "{second}" have IP addresses, which do not work while they are in "bridge0"' in warning
+    (remedy,) = re.findall(r': "(bridge0 .*)" moves them to the bridge', warning)
+    mount.ctl(remedy)
+    assert told.addresses(mount, "bridge0") == {"10.0.1.1/24", "10.0.2.1/24"}
+
+
 def test_moved_and_brought_back(mount: Mount, peer: Place) -> None:
     machine(mount, peer)
     routes_before = mount.ip("route") + mount.ip("-6 route")
@@ -103,6 +115,67 @@ def test_moved_and_brought_back(mount: Mount, peer: Place) -> None:
     assert told.link(mount, "bridge0")["address"] != mac
     reached(peer)
     reaches(mount)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "create bridge0 up inet 10.1.1.2/24 add eth0 adopt",
+        "create bridge0 up inet 10.1.1.2/24\nbridge0 add eth0 adopt",
+        "create bridge0 add eth0 adopt\nbridge0 inet 10.1.1.2/24",
+    ],
+)
+@pytest.mark.parametrize("end", ["bridge0 delete eth0", "destroy bridge0"])
+def test_an_address_of_bridge_and_member_moves_with_the_member(mount: Mount, peer: Place, lines: str, end: str) -> None:
+    machine(mount, peer)
+    held = told.addresses(mount, "eth0")
+    mount.ctl(lines)
+    assert told.addresses(mount, "bridge0") >= OWN
+    assert mount.read("bridge/bridge0/ctl") == "add eth0 adopt up"
+    reached(peer)
+    mount.ctl(end)
+    assert told.addresses(mount, "eth0") == held
+    assert told.routes(mount, "eth0") == ROUTES
+    assert not mount.has("bridge0") or told.addresses(mount, "bridge0") == set()
+    reached(peer)
+    reaches(mount)
+
+
+def test_a_line_can_keep_an_address_on_the_bridge(mount: Mount, peer: Place) -> None:
+    """The routes through its network stay with it, since the kernel refuses them without it."""
+    told.cable(mount, "eth0", peer, "10.1.1.1/24")
+    mount.ips("address add 10.1.1.2/24 dev eth0\naddress add 172.16.0.2/16 dev eth0\nroute add default via 10.1.1.1")
+    mount.ctl("create bridge0 add eth0 adopt")
+    mount.ctl("bridge0 delete eth0 inet 10.1.1.2/24")
+    assert "10.1.1.2/24" in told.addresses(mount, "bridge0")
+    assert told.routes(mount, "bridge0") == {"default 10.1.1.1"}
+    assert {a for a in told.addresses(mount, "eth0") if not a.startswith("fe80")} == {"172.16.0.2/16"}
+
+
+@pytest.mark.parametrize("line", ["bridge0 delete eth0", "destroy bridge0"])
+def test_a_member_that_cannot_have_its_routes_again_stays(mount: Mount, peer: Place, line: str) -> None:
+    machine(mount, peer)
+    mount.ctl("create bridge0 add eth0 adopt")
+    mount.ips("address add 10.4.4.2/24 dev bridge0\nroute add 10.40.0.0/16 via 10.4.4.1")
+    mount.ip("address delete 10.4.4.2/24 dev bridge0")  # the route stays, but the kernel would not accept it again
+    held, routes = told.addresses(mount, "bridge0"), told.routes(mount, "bridge0")
+    assert "10.40.0.0/16 10.4.4.1" in routes
+    with fails(errno.ENETUNREACH):
+        mount.ctl(line)
+    refusal = mount.read("last_error")
+    assert 'cannot move the route "10.40.0.0/16 via 10.4.4.1" from "bridge0" to "eth0": ' in refusal
+    assert told.addresses(mount, "bridge0") == held
+    assert told.addresses(mount, "eth0") == set()
+    assert told.routes(mount, "bridge0") == routes
+    assert told.routes(mount, "eth0") == set()
+    assert mount.read("bridge/bridge0/ctl") == "add eth0 adopt up"
+    reached(peer)
+    reaches(mount)
+    (remedy,) = re.findall(r'"(ip route delete [^"]+)" first', refusal)
+    mount.sh(remedy)
+    mount.ctl(line)
+    assert told.addresses(mount, "eth0") >= OWN
+    reached(peer)
 
 
 def test_added_plainly_nothing_moves(mount: Mount, peer: Place) -> None:

@@ -3,16 +3,18 @@
 import json
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 from harness import told
 from harness.fixtures import Alone
-from harness.lasting import LastingOnes
-from harness.places import Place
-from harness.serving import Mount, Virts
+from harness.lasting import Lasting, LastingOnes
+from harness.places import DIR, Place
+from harness.serving import ENVIRONMENT, PROJECT, Mount, Virts
 from harness.waiting import until
 
-from .machine import OWN, ROUTES, clear, machine, reached, reaches
+from .machine import OWN, ROUTES, clear, machine, reached, reached_by_ipv4, reaches
 
 
 def agree(mount: Mount, line: str) -> None:
@@ -88,7 +90,7 @@ def test_only_its_own_leave_with_one_of_two(mount: Mount, peer: Place, other: Pl
     reached(peer)
 
 
-@pytest.mark.parametrize("way", ["adopt", "destroy"])
+@pytest.mark.parametrize("way", ["adopt", "retry", "destroy"])
 def test_a_member_that_vanishes_and_comes_back(mount: Mount, peer: Place, other: Place, way: str) -> None:
     machine(mount, peer)
     mount.ctl("create bridge0 up add eth0 adopt")
@@ -98,13 +100,17 @@ def test_a_member_that_vanishes_and_comes_back(mount: Mount, peer: Place, other:
     assert re.fullmatch(rb"\S+ leave bridge0 member=eth0 returned=0\n", events.begin_read(4096).result())
     events.close()
     logged(mount, '"eth0" is gone; the bridge keeps the addresses that it has adopted from it, 10.1.1.2/24')
-    assert set(kept(mount)[:-1]) == told.addresses(mount, "bridge0") >= OWN
-    assert kept(mount)[-1].startswith("# adopted: bridge0 eth0 10.1.1.2/24 ")
+    assert told.addresses(mount, "bridge0") >= OWN
+    (comment,) = kept(mount)
+    assert comment.startswith("# adopted: bridge0 eth0 10.1.1.2/24 ")
+    assert '\n# not replayed: bridge0 add eth0 adopt\n#     "eth0" is gone' in mount.read("ctl")
     told.cable(mount, "eth0", other, "10.1.1.1/24")
     other.ips("address add fd00::1/64 dev eth0 nodad\naddress replace 10.77.0.1/32 dev lo")
-    if way == "adopt":
-        mount.ctl("bridge0 add eth0 adopt")
-        assert not kept(mount)[:-1]
+    if way != "destroy":
+        mount.ctl("bridge0 add eth0 adopt" if way == "adopt" else "retry")
+        assert told.addresses(mount, "eth0") == set()
+        assert "create bridge0 add eth0 adopt up" in mount.read("ctl")
+        assert "not replayed" not in mount.read("ctl")
         reached(other)
         reaches(mount)
     mount.ctl("destroy bridge0")
@@ -163,27 +169,136 @@ def test_the_next_mount_has_the_addresses_of_an_adopted_tap(lasting: LastingOnes
     assert "create bridge0 inet 10.0.77.1/24 up\n" in mount.read("ctl")
 
 
-@pytest.mark.parametrize("way", ["kill", "end"])
-def test_the_next_mount_has_the_addresses_of_a_vanished_member(lasting: LastingOnes, peer: Place, way: str) -> None:
+NOT_ADOPTED = "# not replayed: bridge0 add eth0 adopt"
+
+
+def without_its_member(lasting: LastingOnes, peer: Place) -> Lasting:
+    """Return a mount whose bridge has adopted eth0, which is gone, and whose state file says so."""
     mount = lasting("state=/mnt/state")
     machine(mount, peer)
     mount.ctl("create bridge0 up add eth0 adopt")
     mount.ip("link delete eth0")
-    until(lambda: "inet 10.1.1.2/24" in mount.sh("cat /mnt/state"), "the state file has the addresses")
-    if way == "kill":
-        mount.kill()
-    else:
-        assert mount.end() == 0
-        logged(mount, "bridge0 is deleted with 10.1.1.2/24, ")
+    until(lambda: NOT_ADOPTED in mount.sh("cat /mnt/state"), "the state file says that eth0 is gone")
+    return mount
+
+
+def test_a_kill_does_not_lose_the_addresses_of_a_vanished_member(lasting: LastingOnes, peer: Place) -> None:
+    mount = without_its_member(lasting, peer)
+    mount.kill()
     mount.again("state=/mnt/state")
     assert told.addresses(mount, "bridge0") >= OWN
-    assert set(kept(mount)) >= OWN
-    if way == "kill":
-        mount.ips("link add eth0 type veth peer name far-eth0\nlink set eth0 up")
-        mount.ctl("bridge0 add eth0 adopt")
-        mount.ctl("bridge0 delete eth0")
-        assert told.addresses(mount, "eth0") >= OWN
+    assert NOT_ADOPTED in mount.read("ctl")
+    mount.ips("link add eth0 type veth peer name far-eth0\nlink set eth0 up")
+    mount.ctl("retry")
+    assert NOT_ADOPTED not in mount.read("ctl")
+    mount.ctl("bridge0 delete eth0")
+    assert told.addresses(mount, "eth0") >= OWN
+    assert not OWN & told.addresses(mount, "bridge0")
     mount.ctl("destroy bridge0")
+    mount.delete_links("eth0")
+
+
+def test_a_kill_after_a_member_is_adopted_again_and_before_it_is_saved(
+    lasting: LastingOnes, peer: Place, other: Place
+) -> None:
+    mount = without_its_member(lasting, peer)
+    told.cable(mount, "eth0", other, "10.1.1.1/24")
+    mount.sh("cp /mnt/state /mnt/before")
+    mount.ctl("retry")
+    mount.kill()
+    mount.sh("cp /mnt/before /mnt/state")
+    mount.again("state=/mnt/state")
+    assert told.addresses(mount, "bridge0") >= OWN
+    assert "create bridge0 add eth0 adopt up" in mount.read("ctl")
+    reached_by_ipv4(other)
+    assert mount.end() == 0
+    assert told.addresses(mount, "eth0") >= OWN
+    reached_by_ipv4(other)
+    mount.delete_links("eth0")
+
+
+def test_a_member_that_is_not_back_yet(lasting: LastingOnes, peer: Place, other: Place) -> None:
+    """A mount without the interface has the bridge and its other members, and does not claim the addresses."""
+    mount = without_its_member(lasting, peer)
+    mount.ctl("create 3 bridge bridge0")
+    assert mount.end() == 0
+    for _ in range(2):
+        mount.again("state=/mnt/state")
+        assert mount.sh("cat bridge/bridge0/members") == "tap3\n"
+        assert told.addresses(mount, "bridge0") == set()
+        assert NOT_ADOPTED in mount.read("ctl")
+        assert mount.end() == 0
+    told.cable(mount, "eth0", other, "10.1.1.1/24")
+    mount.ip("address add 10.1.1.2/24 dev eth0")
+    mount.again("state=/mnt/state")
+    assert "10.1.1.2/24" in told.addresses(mount, "bridge0")
+    reached_by_ipv4(other)
+    assert mount.end() == 0
+    assert "10.1.1.2/24" in told.addresses(mount, "eth0")
+    mount.delete_links("eth0")
+
+
+def test_the_next_mount_adopts_a_member_that_has_come_back(lasting: LastingOnes, peer: Place, other: Place) -> None:
+    """The card was replugged once. The bridge has its addresses alone in each later mount."""
+    mount = without_its_member(lasting, peer)
+    told.cable(mount, "eth0", other, "10.1.1.1/24")
+    assert mount.end() == 0
+    assert told.addresses(mount, "eth0") >= OWN
+    for _ in range(2):
+        mount.again("state=/mnt/state")
+        assert told.addresses(mount, "eth0") == set()
+        assert told.addresses(mount, "bridge0") >= OWN
+        assert "create bridge0 add eth0 adopt up" in mount.read("ctl")
+        reached_by_ipv4(other)
+        assert mount.end() == 0
+        assert told.addresses(mount, "eth0") >= OWN
+        reached_by_ipv4(other)
+    mount.delete_links("eth0")
+
+
+def run(mount: Mount, *words: str) -> str:
+    """Run virtfs, which must succeed, and return what it prints to standard error."""
+    command = mount.command(sys.executable, "-m", "virtfs", *words)
+    done = subprocess.run(command, env=ENVIRONMENT, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=True)
+    return done.stderr
+
+
+def test_addresses_that_the_end_of_a_bridge_loses_are_told(lasting: LastingOnes, peer: Place) -> None:
+    mount = without_its_member(lasting, peer)
+    assert run(mount, "ctl", "-d", DIR, "destroy", "bridge0").startswith(
+        "virtfs: warning: bridge0 is deleted with 10.1.1.2/24, "
+    )
+
+
+def test_a_bridge_that_stays_at_the_end_of_the_mount_is_told(lasting: LastingOnes, peer: Place) -> None:
+    mount = lasting()
+    machine(mount, peer)
+    mount.ctl("create bridge0 up add eth0 adopt")
+    mount.ips("address add 10.4.4.2/24 dev bridge0\nroute add 10.40.0.0/16 via 10.4.4.1")
+    mount.ip("address delete 10.4.4.2/24 dev bridge0")
+    said = run(mount, "umount", DIR)
+    assert said.startswith(f'virtfs: "{DIR}": warning: cannot release bridge0: delete "eth0": cannot move the route ')
+    assert told.addresses(mount, "bridge0") >= OWN
+    assert mount.server.wait(60) == 0
+    mount.delete_links("bridge0", "eth0")
+
+
+def test_addresses_that_the_end_of_the_mount_loses_are_told(lasting: LastingOnes, peer: Place, other: Place) -> None:
+    mount = without_its_member(lasting, peer)
+    said = run(mount, "umount", DIR)
+    assert said.startswith(f'virtfs: "{DIR}": warning: bridge0 is deleted with 10.1.1.2/24, ')
+    assert 'which it has adopted from "eth0", which is gone\n' in said
+    assert mount.server.wait(60) == 0
+    logged(mount, "bridge0 is deleted with 10.1.1.2/24, ")
+    told.cable(mount, "eth0", other, "10.1.1.1/24")
+    mount.ip("address add 10.1.1.7/24 dev eth0")
+    mount.again("state=/mnt/state")
+    logged(mount, f'bridge0 has lost {", ".join(sorted(OWN))}, which it had adopted from "eth0": configure the')
+    assert mount.sh("cat last_error").startswith("warning: bridge0 has lost ")
+    assert not OWN & told.addresses(mount, "bridge0")
+    assert "create bridge0 add eth0 adopt up" in mount.read("ctl")
+    assert mount.end() == 0
+    assert "10.1.1.7/24" in told.addresses(mount, "eth0")
     mount.delete_links("eth0")
 
 

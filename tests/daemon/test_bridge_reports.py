@@ -11,6 +11,7 @@ from virtfs.core.ids import BridgeName
 from virtfs.daemon.bridge_follow import BridgeFollower
 from virtfs.daemon.bridge_registry import BridgeRegistry, Managed
 from virtfs.daemon.changes import Changes
+from virtfs.daemon.failed_lines import FailedLines
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.registry import Registry
 from virtfs.files.device import Opens
@@ -24,7 +25,8 @@ class Slow(BridgeFollower):
 
     def __init__(self, kernel: Kernel) -> None:
         changes = Changes()
-        super().__init__(kernel, Registry(), BridgeRegistry(), Events(Opens(), changes.publish, forget), changes)
+        events = Events(Opens(), changes.publish, forget)
+        super().__init__(kernel, Registry(), BridgeRegistry(), FailedLines(), events, changes)
         self.gate = trio.Event()
         self.begun = self.done = 0
 
@@ -69,7 +71,8 @@ def reports(follower: BridgeFollower, *events: Event) -> list[bool]:
 async def test_reports_about_bridges_and_members_schedule_a_refresh() -> None:
     kernel, bridges, address = Kernel(), BridgeRegistry(), IPv4Interface("192.0.2.1/24")
     changes = Changes()
-    follower = BridgeFollower(kernel, Registry(), bridges, Events(Opens(), changes.publish, forget), changes)
+    events = Events(Opens(), changes.publish, forget)
+    follower = BridgeFollower(kernel, Registry(), bridges, FailedLines(), events, changes)
     about_bridge = LinkChanged(None, 5, b""), LinkGone(None, 5, "bridge0"), AddressChanged(None, 5, address, True)
     about_member = LinkChanged(None, 7, b""), LinkGone(None, 7, "renamed")
     assert not any(reports(follower, *about_bridge, *about_member))

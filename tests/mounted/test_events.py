@@ -65,6 +65,19 @@ class Listener:
         return not self._rest and self.file.poll(select.POLLIN) == 0
 
 
+def test_cables(mount: Mount) -> None:
+    mount.ctl("create 3\ncreate 4")
+    listener = Listener(mount)
+    mount.ctl("cable 3 4 delay 1ms")
+    assert listener.next() == Told("cable", "virt3", {"peer": "virt4"})
+    mount.ctl("uncable 4")
+    assert listener.next() == Told("uncable", "virt3", {"peer": "virt4"})
+    mount.ctl("cable 3 unix-listen:/tmp/cable")
+    assert listener.next() == Told("cable", "virt3", {"peer": "unix-listen:/tmp/cable"})
+    mount.ctl("destroy 3")
+    assert Told("uncable", "virt3", {"peer": "unix-listen:/tmp/cable"}) in listener.until("destroy", "virt3")
+
+
 def test_a_life(mount: Mount) -> None:
     listener = Listener(mount)
     mount.ctl("create 3")

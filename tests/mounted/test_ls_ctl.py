@@ -69,7 +69,7 @@ def test_ls_shows_interfaces_bridges_and_cables(mount: Mount) -> None:
     assert words[3][:3] + words[3][7:] == ["virt4", "nolink", "root", "bridge", "bridge0"]
     assert words[4][:2] == ["virt5", "down"]
     assert ["BRIDGE", "STATE", "MEMBERS", "ADDRESSES"] in words
-    assert ["bridge0", "up", "tap4", "10.0.4.1/24", "fd00::1/64"] in words
+    assert ["bridge0", "up", "tap4(nolink)", "10.0.4.1/24", "fd00::1/64"] in words
     assert words[-2] == ["CABLE", "STATE", "LOST", "DROPPED", "IMPAIRMENT"]
     assert words[-1] == ["virt3", "-", "virt5", "down", "0", "0", "delay", "20ms"]
 

@@ -244,8 +244,9 @@ def test_status_lists_and_addresses() -> None:
         "\t\t02:00:00:00:00:09 tap3 0 flags=1<STATIC>\n"
         "\t\tb2:0a:00:0b:0e:04 eth0 258 flags=0<>\n"
     )
-    bridge.state = replace(state, stp=False, timeout=0, members=state.members[:1])
+    bridge.state = replace(state, stp=False, timeout=0, members=(Member("tap3", 1), Member("eth0", 2, state=0)))
     assert "\t\t\tport 1 priority 128\n" in brconfig.status(bridge)
+    assert "\t\t\tport 2 priority 128 disabled\n" in brconfig.status(bridge)
     assert "eth0 0 flags=0<>" in brconfig.status(bridge)
     assert brconfig.members(state) == "tap3\neth0\n"
     assert brconfig.addresses(state) == (

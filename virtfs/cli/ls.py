@@ -145,9 +145,14 @@ def _row(virt: Object, rates: Mapping[str, float]) -> tuple[str, ...]:
 
 
 def _bridge_row(bridge: Object) -> tuple[str, ...]:
-    members = " ".join(member["name"] for member in bridge["members"])
+    members = " ".join(one["name"] + ("" if _has_link(bridge, one) else "(nolink)") for one in bridge["members"])
     addresses = [] if bridge["lost"] else bridge["inet"]  # those of a lost bridge are those of its lines
     return "", bridge["name"], _state(bridge), members, " ".join(addresses)
+
+
+def _has_link(bridge: Object, member: Object) -> bool:
+    """Return whether a port has a link. The kernel disables the others, and all ports of a bridge that is down."""
+    return bool(member["state"]) or not bridge["up"]
 
 
 def _cable_row(cable: Object, states: Mapping[str, str]) -> tuple[str, ...]:

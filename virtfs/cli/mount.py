@@ -22,6 +22,8 @@ from virtfs.fuse.mounttable import resolve
 
 log = logging.getLogger(__name__)
 
+_WARNING = "warning: "  # begins a last_error that no command has caused
+
 _LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # the errnos of a lack of resources
 
 
@@ -75,7 +77,7 @@ def _warn(program: str, sentence: str) -> None:
 
 
 def _about_state(path: str) -> Iterator[str]:
-    """Yield warnings about a state file that cannot be saved, and about its lines that could not be replayed.
+    """Yield warnings about a state file that cannot be saved, its lines that could not be replayed, and lost addresses.
 
     path: the mount point. In the foreground there are no such warnings, because the log has them.
     """
@@ -88,6 +90,10 @@ def _about_state(path: str) -> Iterator[str]:
     if lines := state["failed_lines"]:
         number = f"{len(lines)} line{'s' if len(lines) > 1 else ''}"
         yield f'{number} of the state file could not be replayed: "virtfs ls -d {path}" has the reasons'
+    (answer,) = ask([path], lambda mount: read(mount, "last_error"))
+    said = "" if answer.error is not None else answer.data.decode(errors="replace").rstrip("\n")
+    if said.startswith(_WARNING):
+        yield said.removeprefix(_WARNING)
 
 
 def serve_here(path: str, options: MountOptions, ready: Ready, foreground: bool) -> int:

@@ -3,8 +3,11 @@
 import errno
 import json
 import os
+import re
+import select
 import shlex
 import time
+from contextlib import suppress
 from functools import partial
 
 from virtfs.cli.surroundings import complain
@@ -17,6 +20,8 @@ from virtfs.fuse.mounttable import Mounted, mounted_at, resolve
 PATIENCE = 60.0
 ANSWER = 0.5  # seconds within which a server answers a stat(2) if it is ready
 _INTERVAL = 0.02  # seconds between two checks
+_BLANK = r"\x20"  # a blank in a value of an event, where each backslash is doubled
+_ESCAPED = re.compile(r"\\\\|\\x20")
 
 
 def umount(directory: str, *, force: bool = False) -> None:
@@ -45,10 +50,16 @@ def umount(directory: str, *, force: bool = False) -> None:
             raise VirtError(errno.EBUSY, f'"{directory}" has changes that are not saved: {why}: {remedy}')
         complain("virtfs", f'"{directory}": warning: the last changes are not saved: {why}')
     root = os.open(path, os.O_PATH | os.O_DIRECTORY)
+    hearing, opened = os.pipe()
     try:
-        detach_lazily(path)
-        _wait(root, mount)
+        with Child(lambda: _tell_warnings(mount, opened)) as child:
+            os.close(opened)
+            select.select([hearing], [], [], ANSWER)  # a server that replays its state file does not answer
+            detach_lazily(path)
+            _wait(root, mount)
+            child.ended(ANSWER)
     finally:
+        os.close(hearing)
         os.close(root)
 
 
@@ -91,6 +102,22 @@ def _tell_unsaved(mount: Mounted, telling: int) -> int:
             os.write(telling, state["error"].encode(errors="replace"))
     except (OSError, ValueError, KeyError):
         return 1  # the server is gone, or is an old one
+    return 0
+
+
+def _tell_warnings(mount: Mounted, opened: int) -> int:
+    """Run in a forked child: print the warnings about the end of the mount, which the file events tells.
+
+    opened: a pipe; a byte in it says that the file is open.
+    """
+    _become_owner(mount)
+    with suppress(OSError), open(os.path.join(mount.directory, "events"), "rb") as events:
+        os.write(opened, b"\0")
+        for line in events:
+            _time, event, _name, *keys = line.decode(errors="replace").split()
+            if event == "warning":
+                text = _ESCAPED.sub(lambda found: found[0][-1] if found[0] != _BLANK else " ", keys[0])
+                complain("virtfs", f'"{mount.directory}": warning: {text.removeprefix("text=")}')
     return 0
 
 

@@ -13,7 +13,7 @@ from virtfs.core.events import Event as Kind
 
 _ROOM = 65536
 # The keys whose values are names, even if they consist of digits.
-_TEXTS: Final = {"bridge", "file", "text"}
+_TEXTS: Final = {"bridge", "file", "member", "peer", "text"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from virtfs.core.bridge import Bridge, BridgeState, FdbEntry, Member
+from virtfs.core.bridge import FORWARDING, Bridge, BridgeState, FdbEntry, Member
 from virtfs.core.ethernet import format_mac
 from virtfs.core.quoting import word
 
@@ -54,7 +54,10 @@ def _member(member: Member, stp: bool) -> Iterator[str]:
     names = {1: "LEARNING", 2: "DISCOVER", 4: "STP", 8: "PROTECTED"}
     flags = member.learn | member.discover << 1 | stp << 2 | member.protect << 3
     yield f"\t\t{word(member.name)} {_bits(flags, names)}"
-    tree = f" path cost {member.cost} {_state(member.state)}" if stp else ""
+    # NetBSD shows a state only with the spanning tree. Linux disables a port whose interface is down or has no carrier,
+    # also without it (net/bridge/br_if.c br_port_carrier_check).
+    state = "" if member.state == FORWARDING else f" {_state(member.state)}"
+    tree = f" path cost {member.cost} {_state(member.state)}" if stp else state
     groups = f" groupfwd {member.groupfwd:#x}" if member.groupfwd else ""
     yield f"\t\t\tport {member.number} priority {member.priority}{groups}{tree}"
 

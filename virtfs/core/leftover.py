@@ -13,6 +13,7 @@ from typing import Final
 from virtfs.core.bridge import NEW, BridgeState, Member
 from virtfs.core.ethernet import MTU_DEFAULT
 from virtfs.core.grammar import Action
+from virtfs.core.ip import IpInterface
 from virtfs.core.virt import QUEUE, Virt
 
 # The bridge parameters to reset if the line does not set them. The MTU is left out: unless a program has set it, Linux
@@ -43,14 +44,19 @@ def virt_before(now: Virt, actions: tuple[Action, ...]) -> Virt:
 
 
 def bridge_before(
-    now: BridgeState, actions: tuple[Action, ...], ours: frozenset[str], adopting: frozenset[int] = frozenset()
+    now: BridgeState,
+    actions: tuple[Action, ...],
+    ours: frozenset[str],
+    adopting: frozenset[int] = frozenset(),
+    kept: frozenset[IpInterface] = frozenset(),
 ) -> BridgeState:
     """Return the state that a bridge must be reset to before its line of the state file is replayed.
 
     now: the state of the bridge as it was found. ours: the names of taps whose own lines determine whether they are
     members. adopting: the indices of the members whose addresses the bridge may have taken over. If the line does not
     adopt such a member, the member's adoption was cut short. Then the member stays in the bridge, and the bridge stays
-    up and keeps all addresses, because the machine may be reached through them.
+    up and keeps all addresses, because the machine may be reached through them. kept: the addresses that members had
+    brought to the bridge. If a member has vanished, the bridge has the only copy.
     """
     said = {action.verb for action in actions}
     moving = cut_short(now, actions, adopting)
@@ -63,7 +69,7 @@ def bridge_before(
         **{name: getattr(NEW, name) for name in _PARAMETERS if name not in said},
         members=tuple(_new(member) for member in now.members if member.name in added),
         known=(),
-        addresses=tuple(address for address in now.addresses if address in addresses or keep),
+        addresses=tuple(address for address in now.addresses if address in addresses | kept or keep),
     )
 
 

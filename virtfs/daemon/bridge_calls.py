@@ -1,10 +1,10 @@
 """Blocking functions that attach to a bridge, change it, query it and release it. Kernel.call runs them in a thread."""
 
 import errno
-import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple
 
 from virtfs.core.bridge import NEW, Bridge, BridgeState, steps
 from virtfs.core.bridgeplan import Taps
@@ -36,8 +36,6 @@ from virtfs.host.bridge_make import make
 from virtfs.host.bridgeinfo import ask_link, details
 from virtfs.host.marks import adopting_of, alias_of, is_left, is_marked, set_mark
 from virtfs.host.rtnl import Rtnl, name_of
-
-log = logging.getLogger(__name__)
 
 
 def attach(kernel: Kernel, name: BridgeName, ours: bool, recalled: Recalled) -> tuple[Managed, bool]:
@@ -76,7 +74,8 @@ def renew(kernel: Kernel, managed: Managed, actions: tuple[Action, ...], made: f
         now, alias = host.look(), alias_of(rtnl, managed.index)
         indices = adopting_of(alias, kernel.mark)
         attribute(host, now, actions, indices)
-        do(host, steps(now, bridge_before(now, actions, made, indices)))
+        kept = frozenset[IpInterface]().union(*host.adoptions.recalled.values())
+        do(host, steps(now, bridge_before(now, actions, made, indices, kept)))
 
 
 def _host(kernel: Kernel, rtnl: Rtnl, managed: Managed) -> HostBridge:
@@ -119,10 +118,22 @@ def predict(
         check(rtnl, before, actions, taps, ensure)
 
 
-def state_of(kernel: Kernel, managed: Managed) -> tuple[BridgeState, list[Departure]] | None:
+class Seen(NamedTuple):
+    """The state of a bridge.
+
+    departures: the adopted members that have left it. gone: the indices of the interfaces that were members in its last
+    known state and do not exist any more.
+    """
+
+    state: BridgeState
+    departures: list[Departure]
+    gone: frozenset[int]
+
+
+def state_of(kernel: Kernel, managed: Managed) -> Seen | None:
     """Query the kernel for the state of a bridge, and return it. Return None if the bridge is gone.
 
-    If adopted members have left the bridge, give their addresses back, and return the departures too.
+    If adopted members have left the bridge, give their addresses back.
     """
     with Rtnl() as rtnl:
         host = _host(kernel, rtnl, managed)
@@ -131,16 +142,21 @@ def state_of(kernel: Kernel, managed: Managed) -> tuple[BridgeState, list[Depart
             # A deletion that began during the query may show in part. The kernel holds a lock during the whole
             # deletion, and this request waits for it (net/core/rtnetlink.c rtnl_getlink).
             host.expect()
-            if not (departures := settle(host, state)):
-                return state, []
-            if kernel.mark and managed.found is None:
-                with suppress(OSError):  # the next line that adds or deletes a member tries again
-                    mark_left(host, kernel.mark)
-            return host.look(), departures
+            if departures := settle(host, state):
+                if kernel.mark and managed.found is None:
+                    with suppress(OSError):  # the next line that adds or deletes a member tries again
+                        mark_left(host, kernel.mark)
+                state = host.look()
+            return Seen(state, departures, _gone(rtnl, managed.bridge.state, state))
         except VirtError as refusal:
             if refusal.errno != errno.ENXIO:
                 raise
             return None
+
+
+def _gone(rtnl: Rtnl, before: BridgeState, now: BridgeState) -> frozenset[int]:
+    left = {member.index for member in before.members} - {member.index for member in now.members}
+    return frozenset(index for index in left if ask_link(rtnl, index) is None)
 
 
 def disown(kernel: Kernel, managed: Managed) -> str:
@@ -173,15 +189,18 @@ def _keeping(found: BridgeState, now: BridgeState, kept: Mapping[str, frozenset[
     return replace(found, addresses=(*found.addresses, *staying), up=now.up if staying else found.up)
 
 
-def release(kernel: Kernel, managed: Managed) -> None:
+def release(kernel: Kernel, managed: Managed) -> list[str]:
     """Give the adopted addresses and routes back to the members of a bridge, and release the bridge.
+
+    Return a sentence for each vanished member whose addresses are lost with the bridge.
 
     If virtfs made the bridge, delete it. Otherwise restore the state that it had before virtfs attached to it, but keep
     the addresses that were adopted from members that have vanished.
     If another program has renamed the bridge, leave it as it is, with its members and addresses.
     """
     if disown(kernel, managed):
-        return
+        return []
+    lost: list[str] = []
     with Rtnl() as rtnl:
         host = _host(kernel, rtnl, managed)
         with suppress_gone():
@@ -190,8 +209,9 @@ def release(kernel: Kernel, managed: Managed) -> None:
             kept = give_back(host)
             if found is not None:
                 put_back(host, _keeping(found, host.look(), kept), managed.settings)
-                return
+                return []
             for name, its in kept.items():
-                what = managed.bridge.name, addresses_of(its), quoted(name)
-                log.warning("%s is deleted with %s, which it has adopted from %s, which is gone", *what)
+                what = f"{managed.bridge.name} is deleted with {addresses_of(its)}"
+                lost.append(f"{what}, which it has adopted from {quoted(name)}, which is gone")
         host.delete()
+    return lost

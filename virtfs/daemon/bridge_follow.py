@@ -2,18 +2,25 @@
 
 import errno
 import logging
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 import trio
 
-from virtfs.core.bridge import Bridge, BridgeState, without
+from virtfs.core.bridge import NEW, Bridge, BridgeState, Member, steps, without
 from virtfs.core.errors import VirtError
+from virtfs.core.grammar import Command
+from virtfs.core.line_text import format_command, writable
 from virtfs.core.quoting import quoted
-from virtfs.daemon.bridge_calls import disown, state_of
+from virtfs.core.verbs import BRIDGE
+from virtfs.daemon.bridge_calls import Seen, disown, state_of
 from virtfs.daemon.bridge_registry import BridgeRegistry, Managed, vanished
 from virtfs.daemon.changes import Changes
+from virtfs.daemon.failed_lines import FailedLine, FailedLines
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.registry import Registry
 from virtfs.files.events import Events
+from virtfs.host.bridge_leave import Departure
 from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, Overflow
 from virtfs.host.tap_protocol import TapDevice
 
@@ -26,12 +33,19 @@ class BridgeFollower:
     """Queries the kernel for the bridges after each change of them, by virtfs or by another program."""
 
     def __init__(
-        self, kernel: Kernel, registry: Registry, bridges: BridgeRegistry, events: Events, changes: Changes
+        self,
+        kernel: Kernel,
+        registry: Registry,
+        bridges: BridgeRegistry,
+        failed: FailedLines,
+        events: Events,
+        changes: Changes,
     ) -> None:
-        """registry: the interfaces whose taps may be members."""
+        """registry: the interfaces whose taps may be members. failed: keeps the lines that add vanished members."""
         self._kernel = kernel
         self._registry = registry
         self._bridges = bridges
+        self._failed = failed
         self._events = events
         self._changes = changes
         # The taps that virtfs is deleting, by interface index. The kernel may still report them as members.
@@ -74,17 +88,70 @@ class BridgeFollower:
             if not managed.bridge.lost and not managed.leaving:
                 self._lose(managed, await self._kernel.call(disown, self._kernel, managed))
         else:
-            state, departures = seen
-            for departure in departures:
-                log.warning("%s: %s", managed.bridge.name, departure.sentence)
-                self._events.emit(
-                    "leave", managed.bridge.name, member=departure.member, returned=int(departure.returned)
-                )
+            state = self._without_leaving(seen.state)
+            self._tell_departures(managed, seen.departures)
+            self._tell_members(managed, state, seen)
             managed.bridge.lost = False
             if self._bridges.lost.get(managed.bridge.name) is managed:
                 del self._bridges.lost[managed.bridge.name]
                 log.info("%s, which was lost, has its name again", managed.bridge.name)
-            self._store(managed, self._without_leaving(state))
+            self._store(managed, state)
+
+    def _tell_departures(self, managed: Managed, departures: Iterable[Departure]) -> None:
+        """Tell which adopted members have left a bridge. Keep a line for each one that does not have its addresses."""
+        for departure in departures:
+            log.warning("%s: %s", managed.bridge.name, departure.sentence)
+            self._events.emit("leave", managed.bridge.name, member=departure.member, returned=int(departure.returned))
+            if departure.returned:
+                continue
+            if departure.index in self._leaving or self._is_ours(departure.index):
+                managed.adoptions.own_kept(departure.member)
+            else:
+                gone = Member(departure.member, adopted=True, index=departure.index)
+                self._keep_line(managed, gone, departure.reason)
+
+    def _tell_members(self, managed: Managed, state: BridgeState, seen: Seen) -> None:
+        """Tell which members have joined a bridge, and which others have left it. Keep a line for those that are gone.
+
+        Only members that a line had added keep one.
+
+        The taps of the mount have their own events, and their own lines.
+        state: the new state of the bridge.
+        """
+        name, told = managed.bridge.name, {departure.index for departure in seen.departures}
+        if self._bridges.find(name) is not managed:
+            return  # it is being made
+        here = {member.index for member in state.members}
+        self.tell_joined(managed, state, {member.index for member in managed.bridge.state.members})
+        for member in managed.bridge.state.members:
+            if member.index in here | told or self._is_ours(member.index):
+                continue
+            self._events.emit("leave", name, member=member.name, returned=1)
+            if member.index in seen.gone and member.name in managed.added:
+                reason = f"{quoted(member.name)} is gone"
+                log.warning('%s: %s: "retry" adds it again once it is back', name, reason)
+                self._keep_line(managed, member, reason)
+            else:
+                log.info("%s: %s has left the bridge", name, quoted(member.name))
+        for known, line in self._failed.of_members(name).items():
+            if state.member(known) is not None:
+                self._failed.replace(line, None)
+
+    def tell_joined(self, managed: Managed, state: BridgeState, before: Collection[int]) -> None:
+        """Tell which members have joined a bridge. before: the interface indices of its members until now."""
+        for member in state.members:
+            if member.index not in before and not self._is_ours(member.index):
+                self._events.emit("join", managed.bridge.name, member=member.name)
+
+    def _keep_line(self, managed: Managed, gone: Member, reason: str) -> None:
+        """Keep the verbs that make a vanished interface a member again, for `retry` and the next mount."""
+        before, bridge = managed.bridge.state, managed.bridge.name
+        was = next((member for member in before.members if member.index == gone.index), gone)
+        known = tuple(entry for entry in before.known if entry.member == was.name)
+        actions = writable(steps(NEW, replace(NEW, members=(was,), known=known)), BRIDGE)[0]
+        command = Command("change", bridge, actions)
+        if actions and was.name not in self._failed.of_members(bridge):
+            self._failed.add(FailedLine(format_command(command), command, reason))
 
     def _store(self, managed: Managed, state: BridgeState) -> None:
         """Store the state of a bridge, and keep the ports of the taps that have left it.

@@ -29,6 +29,7 @@ class Managed:
     adoptions: the addresses and routes that the bridge has adopted from members.
     taps: the indices of the members that were taps of the mount when the bridge was lost.
     gone: the ports of taps of the mount that have left the bridge, by interface index.
+    added: the names of the interfaces that lines have added.
     leaving: whether virtfs is releasing the bridge.
     """
 
@@ -39,6 +40,7 @@ class Managed:
     adoptions: Adoptions
     taps: frozenset[int] = frozenset()
     gone: dict[int, Port] = field(default_factory=dict)
+    added: frozenset[str] = frozenset()
     leaving: bool = False
 
     def ports(self) -> dict[int, Port]:
@@ -101,7 +103,7 @@ class BridgeRegistry:
         """
         managed.index, managed.found = new.index, new.found
         managed.settings, managed.adoptions = new.settings, new.adoptions
-        managed.taps, managed.gone = frozenset(), gone
+        managed.taps, managed.gone, managed.added = frozenset(), gone, new.added
         managed.bridge.state, managed.bridge.lost = new.bridge.state, False
         self._indices = None
         self.lost.pop(managed.bridge.name, None)

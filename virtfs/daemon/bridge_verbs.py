@@ -81,15 +81,15 @@ def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Taps, ensur
     before, settings, own = bridge.look(), bridge.settings(), bridge.adoptions.own
     actions = renamed(actions, taps.names)
     todo = _plan(bridge.rtnl, before, actions, taps, ensure)
+    left = {str(action.args[0]) for action in todo if action.verb == "delete"}
     # Do this first, because a `delete` in the same line gives back all addresses that the line does not set.
     for action in actions:
         if action.verb in ("inet", "inet6"):
-            bridge.adoptions.keep(action.args[0])  # type: ignore[arg-type]
+            bridge.adoptions.keep(action.args[0], left)  # type: ignore[arg-type]
     try:
         for action in todo:
             EFFECTS[action.verb](bridge, *action.args)
     except BaseException:
-        left = {str(action.args[0]) for action in todo if action.verb == "delete"}
         put_back(bridge, before, settings, left)
         bridge.adoptions.own = own
         raise

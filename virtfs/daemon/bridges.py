@@ -11,6 +11,7 @@ from virtfs.core.bridgeplan import Taps
 from virtfs.core.errors import VirtError, forget_frames
 from virtfs.core.grammar import Action, Command
 from virtfs.core.ids import BridgeName, User
+from virtfs.core.ip import IpInterface
 from virtfs.core.quoting import quoted
 from virtfs.daemon.bridge_calls import attach, change, new_name, predict, release, renew
 from virtfs.daemon.bridge_follow import BridgeFollower
@@ -53,6 +54,15 @@ class Bridges:
     def __contains__(self, name: object) -> bool:
         return name in self._bridges
 
+    def lost_with(self, name: BridgeName, member: str) -> frozenset[IpInterface]:
+        """Return the addresses that the state file attributes to an adopted member and the bridge does not have.
+
+        Link-local addresses are left out: the kernel makes new ones.
+        """
+        managed, recalled = self._bridges.find(name), self.recalled.get((name, member), frozenset())
+        lost = recalled.difference(() if managed is None else managed.bridge.state.addresses)
+        return frozenset(address for address in lost if not address.ip.is_link_local)
+
     async def refresh(self, bridge: Bridge) -> None:
         """Query the kernel for the state of a bridge (files.bridges.Bridges). VirtError: ENXIO, the bridge is gone."""
         await self._follower.refresh(bridge)
@@ -61,8 +71,8 @@ class Bridges:
         """Return verbs that give a new bridge the current state of `bridge` (files.bridges.Bridges)."""
         return self._texts.text(bridge)
 
-    async def run(self, command: Command, run: RunBridge, made: frozenset[str] = frozenset()) -> None:
-        """Carry out a line of the mount's ctl whose target is a bridge.
+    async def run(self, command: Command, run: RunBridge, made: frozenset[str] = frozenset()) -> list[str]:
+        """Carry out a line of the mount's ctl whose target is a bridge. Return warnings.
 
         run: a function that carries out writes to the ctl of the bridge.
         made: the names of the bridges and taps that an earlier run of virtfs made. `destroy` deletes such a bridge, as
@@ -76,9 +86,10 @@ class Bridges:
             case "ensure":
                 await self._ensure(command, name, run, made)
             case "destroy":
-                await self._destroy(self._bridges.get(name))
+                return await self._destroy(self._bridges.get(name))
             case _:
                 await self._change(self._bridges.get(name), command.actions, ensure=False)
+        return []
 
     async def change(self, bridge: Bridge, actions: tuple[Action, ...], user: User) -> None:
         """Carry out a line of the ctl of a bridge.
@@ -142,7 +153,7 @@ class Bridges:
         managed = await self._make(name, command.actions, command.kind == "ensure", made)
         self._bridges.add(managed)
         self.directory.add({name: bridge_directory(managed.bridge, self, run, self._report)})
-        self._events.emit("create", name)
+        self._tell_made(managed)
 
     async def _make(
         self,
@@ -187,8 +198,13 @@ class Bridges:
         for interface in lost:
             interface.virt.keep_bridge(name)
         await self._follower.look_after(managed)  # events about the new bridge were ignored until now
-        self._events.emit("create", name)
+        self._tell_made(managed)
         log.info("%s, which was lost, is made again", name)
+
+    def _tell_made(self, managed: Managed) -> None:
+        self._events.emit("create", managed.bridge.name)
+        before = () if managed.found is None else [member.index for member in managed.found.members]
+        self._follower.tell_joined(managed, managed.bridge.state, before)
 
     @asynccontextmanager
     async def _making_again(self, lost: Managed) -> AsyncIterator[None]:
@@ -205,6 +221,7 @@ class Bridges:
             raise VirtError(refusal.errno, f"cannot make {name} again: {why}. {way_out}") from refusal
 
     async def _change(self, managed: Managed, actions: tuple[Action, ...], ensure: bool) -> None:
+        managed.added |= {str(action.args[0]) for action in actions if action.verb == "add"}
         try:
             try:
                 await self._kernel.call(change, self._kernel, managed, actions, self._taps(), ensure)
@@ -215,17 +232,22 @@ class Bridges:
                 raise vanished(managed.bridge.name) from refusal
             raise
 
-    async def _destroy(self, managed: Managed) -> None:
+    async def _destroy(self, managed: Managed) -> list[str]:
+        """Release a bridge. Return a sentence for each vanished member whose addresses are lost."""
         managed.leaving = True
         try:
-            await self._kernel.call(release, self._kernel, managed)
+            lost = await self._kernel.call(release, self._kernel, managed)
         except BaseException:
             managed.leaving = False
             raise
         managed.bridge.lost = True
         self._bridges.remove(managed)
         self.directory.remove(managed.bridge.name)
+        for sentence in lost:
+            log.warning("%s", sentence)
+            self._events.emit("warning", managed.bridge.name, text=sentence)
         self._events.emit("destroy", managed.bridge.name)
+        return lost
 
     async def destroy_all(self) -> VirtError | None:
         """Release every bridge. Return the first error, or None.
@@ -237,8 +259,9 @@ class Bridges:
             try:
                 await self._destroy(managed)
             except OSError as refusal:
-                log.error("cannot release %s: %s", managed.bridge.name, refusal.strerror)
                 sentence = f"cannot release {managed.bridge.name}: {refusal.strerror}"
+                log.error("%s", sentence)
+                self._events.emit("warning", managed.bridge.name, text=sentence)
                 first = first or VirtError(refusal.errno or errno.EIO, sentence)
                 forget_frames(refusal)
         return first

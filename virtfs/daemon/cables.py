@@ -41,6 +41,7 @@ class Cables:
 
     def __init__(self, events: Events, start: Start) -> None:
         self.sockets = SocketCables(events, start)
+        self._events = events
         self._start = start
         self._room: Room | None = None  # created for the first cable
         self._all: list[Joined] = []
@@ -106,11 +107,13 @@ class Cables:
         name = f"the cable between {first.virt.name} and {second.virt.name}"
         for work in (*(one.run for one in impaired), joined.cable.run):
             self._start(work, name=name)
+        self._events.emit("cable", first.virt.name, peer=second.virt.name)
 
     async def plug(self, interface: Interface, name: SocketName, impairments: Impairments) -> None:
         """Connect an interface to a socket. VirtError: as for check_join() and SocketCables.plug()."""
         self.check_join(interface, name)
         await self.sockets.plug(interface, name, impairments)
+        self._events.emit("cable", interface.virt.name, peer=str(name))
 
     def check_join(self, first: Interface, second: Interface | SocketName) -> None:
         """Raise the error, if any, that join() or plug() would raise because of the ends."""
@@ -138,7 +141,7 @@ class Cables:
         if isinstance(found, Joined):
             await self._remove(found)
         else:
-            await self.sockets.unplug(found)
+            await self._unplug(found)
 
     def get(self, first: Interface, second: Interface | SocketName | None) -> Joined | Plugged:
         """Return the cable between two ends, or the one of `first` if `second` is None. VirtError: ENOENT."""
@@ -157,7 +160,11 @@ class Cables:
         if (joined := self._at(interface)) is not None:
             await self._remove(joined)
         if (plugged := self.sockets.at(interface)) is not None:
-            await self.sockets.unplug(plugged)
+            await self._unplug(plugged)
+
+    async def _unplug(self, plugged: Plugged) -> None:
+        await self.sockets.unplug(plugged)
+        self._events.emit("uncable", plugged.interface.virt.name, peer=str(plugged.name))
 
     async def _remove(self, joined: Joined) -> None:
         # Both ends may be destroyed at the same time. The second call waits for the first.
@@ -165,6 +172,8 @@ class Cables:
             if joined in self._all:
                 await joined.cable.stop()
                 self._all.remove(joined)
+                first, second = joined.ends
+                self._events.emit("uncable", first.virt.name, peer=second.virt.name)
 
     def has(self, interface: Interface) -> bool:
         """Return whether an interface has a cable."""

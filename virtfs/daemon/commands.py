@@ -88,7 +88,7 @@ class Commands:
             self.tree.interface,
             self.run,
         )
-        self.replay = Replay(self.lines, registry, bridges, state.failed, kernel, events)
+        self.replay = Replay(self.lines, registry, bridges, state.failed, kernel, events, errors.report)
         self._lock = lock
         self._registry = registry
         self._lifecycle = lifecycle

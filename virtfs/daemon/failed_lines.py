@@ -5,10 +5,10 @@ They stay in the file as comments. The command `retry` and the next mount retry 
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from virtfs.core.grammar import Command
+from virtfs.core.grammar import Action, Command
 from virtfs.core.quoting import one_line, quoted
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,11 @@ class FailedLine(NamedTuple):
     line: str
     command: Command | None
     reason: str
+
+    @property
+    def member(self) -> str:
+        """The interface that the line adds to an existing bridge, because it was a member until it vanished, or ""."""
+        return "" if self.command is None else member_of(self.command) or ""
 
 
 class FailedLines:
@@ -58,12 +63,23 @@ class FailedLines:
                 self._all[at : at + 1] = [] if after is None else [after]
                 return
 
-    def supersede(self, target: object) -> None:
+    def supersede(self, target: object, actions: Sequence[Action] | None = None) -> None:
         """Drop the failed lines about an interface or a bridge, because a user has given a newer command for it.
 
-        target: the unit of the interface or the name of the bridge.
+        target: the unit of the interface or the name of the bridge. actions: the verbs of the command, or None if the
+        command has created or destroyed the target. A line that adds a vanished member to a bridge stays, unless one of
+        the verbs adds or deletes this member.
         """
-        self._drop(lambda one: target in _targets(one))
+        changed = {str(action.args[0]) for action in actions or () if action.verb in ("add", "delete")}
+
+        def superseded(one: FailedLine) -> bool:
+            return target in _targets(one) and (actions is None or not one.member or one.member in changed)
+
+        self._drop(superseded)
+
+    def of_members(self, bridge: str) -> dict[str, FailedLine]:
+        """Return the lines that add vanished members to a bridge, by member name."""
+        return {one.member: one for one in self._all if one.member and one.command and one.command.target == bridge}
 
     def clear(self) -> None:
         """Drop all failed lines."""
@@ -102,6 +118,14 @@ def _targets(failed: FailedLine) -> tuple[object, ...]:
         names = words[:2] if not words or words[0] not in _NAMES else words[1 : _NAMES[words[0]] + 1]
         return tuple(int(unit[1]) if (unit := _UNIT.fullmatch(name)) else name for name in names)
     return tuple(target for target in (command.target, command.peer) if target is not None)
+
+
+def member_of(command: Command) -> str | None:
+    """Return the interface that a line adds to an existing bridge before it does anything else, or None."""
+    if command.kind != "change" or not isinstance(command.target, str) or not command.actions:
+        return None
+    first = command.actions[0]
+    return str(first.args[0]) if first.verb == "add" else None
 
 
 def replayable(line: str) -> str:

@@ -127,7 +127,7 @@ class LineRunner:
         try:
             target = await self._run_command(command, user, made or frozenset())
             if made is None:
-                self._failed.supersede(target)
+                self._failed.supersede(target, None if command.kind in ("create", "destroy") else command.actions)
                 await self.warn(target, command.actions, user, cabled=command.kind == "cable")
             else:
                 await self._reap()  # Commands.run() does this after a script, but not for the state file
@@ -157,7 +157,8 @@ class LineRunner:
             return command.target
         if isinstance(command.target, str):
             with whole():
-                await self._bridges.run(command, self._run, made)
+                for sentence in await self._bridges.run(command, self._run, made):
+                    self._errors.remember(VirtError(errno.EADDRNOTAVAIL, f"warning: {sentence}"), user)
                 await self._follower.caught_up()  # updates the taps that have joined or left the bridge
             return command.target
         unit = None if command.target is None else Unit(int(command.target))
@@ -207,7 +208,7 @@ class LineRunner:
         else:
             await self.change(self._registry.of(of), actions, user)
         target = of.name if isinstance(of, Bridge) else of.unit
-        self._failed.supersede(target)
+        self._failed.supersede(target, actions)
         await self.warn(target, actions, user)
 
     async def warn(self, target: object, actions: tuple[Action, ...], user: User, cabled: bool = False) -> None:

@@ -22,13 +22,14 @@ from virtfs.host.rtnl import Rtnl
 async def idle_addresses(
     kernel: Kernel, registry: Registry, bridges: Container[object], target: object, actions: tuple[Action, ...]
 ) -> VirtError | None:
-    """Return a warning about the first interface that a line has left with addresses on a bridge port, or None.
+    """Return a warning about the interfaces that a line has left with addresses on a bridge port, or None.
 
     bridges: the names of the bridges that lines can change.
     target: the name of the bridge, or the unit of the interface, that the line has changed.
     Never fails: if the kernel cannot be queried, there is no warning.
     """
-    port = bridge = None
+    ports: list[str] = []
+    bridge = None
     adopts = True  # whether a line of the bridge can adopt the addresses
     if isinstance(target, str):
         bridge = BridgeName(target)
@@ -36,28 +37,37 @@ async def idle_addresses(
         names = [str(action.args[0]) for action in renamed(added, registry.taps().names)]
         if names:
             with suppress(OSError, MemoryError):
-                port = await kernel.call(_with_addresses, kernel, bridge, names)
+                ports = await kernel.call(_with_addresses, kernel, bridge, names)
     elif any(action.verb in ("bridge", "inet", "inet6") for action in actions):
         virt = next((one.virt for one in registry if one.virt.unit == target), None)
         if virt is not None and virt.host.bridge and any(not one.ip.is_link_local for one in virt.host.addresses):
-            port, bridge = virt.host.name, BridgeName(virt.host.bridge)
+            ports, bridge = [virt.host.name], BridgeName(virt.host.bridge)
             adopts = not virt.netns and bridge in bridges
-    if port is None:
+    if not ports:
         return None
-    sentence = f"warning: {quoted(port)} has IP addresses, which do not work while it is in {quoted(str(bridge))}"
-    remedy = f"{quoted(f'{bridge} add {port} adopt')} moves them to the bridge" if adopts else "give them to the bridge"
+    subject, verb, pronoun = _joined([quoted(port) for port in ports]), "have", "they are"
+    if len(ports) == 1:
+        verb, pronoun = "has", "it is"
+    sentence = f"warning: {subject} {verb} IP addresses, which do not work while {pronoun} in {quoted(str(bridge))}"
+    line = " ".join([str(bridge), *(f"add {port} adopt" for port in ports)])
+    remedy = f"{quoted(line)} moves them to the bridge" if adopts else "give them to the bridge"
     return VirtError(errno.EADDRNOTAVAIL, f"{sentence}: {remedy}")
 
 
-def _with_addresses(kernel: Kernel, bridge: BridgeName, names: list[str]) -> str | None:
-    """Return the first of these interfaces that is in the bridge and has an address. Blocks."""
+def _joined(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _with_addresses(kernel: Kernel, bridge: BridgeName, names: list[str]) -> list[str]:
+    """Return those of these interfaces that are in the bridge and have an address. Blocks."""
+    found = []
     with Rtnl() as rtnl:
         index = find(rtnl, bridge)
         if index is None:
-            return None
+            return []
         host = HostBridge(rtnl, kernel.links, bridge, index)
         for name in names:
             addresses = host.addresses_of(name)
             if master_of(rtnl, name) == bridge and any(not address.ip.is_link_local for address in addresses):
-                return name
-    return None
+                found.append(name)
+    return found

@@ -1,6 +1,8 @@
 """Recreates the interfaces, bridges and cables that an earlier mount saved in the state file."""
 
+import errno
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -8,12 +10,12 @@ import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import parse
-from virtfs.core.ids import Gid, Uid, Unit, User
+from virtfs.core.ids import BridgeName, Gid, Uid, Unit, User
 from virtfs.core.line_text import format_command
 from virtfs.core.quoting import quoted
 from virtfs.daemon.bridge_lines import adopted_before
 from virtfs.daemon.bridges import Bridges
-from virtfs.daemon.failed_lines import FailedLine, FailedLines, replayable
+from virtfs.daemon.failed_lines import FailedLine, FailedLines, member_of, replayable
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.leftovers import sweep, wanted_by
 from virtfs.daemon.netns_verb import destination, without_move
@@ -21,6 +23,7 @@ from virtfs.daemon.registry import Registry
 from virtfs.daemon.statefile import made_before
 from virtfs.daemon.virt_checks import OF_HOST
 from virtfs.files.events import Events
+from virtfs.host.bridge_leave import addresses_of
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +54,19 @@ class Replay:
         failed: FailedLines,
         kernel: Kernel,
         events: Events,
+        report: Callable[[VirtError, User], None],
     ) -> None:
-        """failed: stores the lines that fail, so that `retry` and the next mount can try them again."""
+        """failed: stores the lines that fail, so that `retry` and the next mount can try them again.
+
+        report: sets a user's last_error.
+        """
         self._lines = lines
         self._registry = registry
         self._bridges = bridges
         self._failed = failed
         self._kernel = kernel
         self._events = events
+        self._report = report
 
     async def run(self, text: str, created: bool = False) -> bool:
         """Run every line. Return False if the mount ended before all lines had run.
@@ -74,7 +82,27 @@ class Replay:
             if (failure := await self._attempt(line)) is not None:
                 log.error("state file, line %d: %s: %s", number, quoted(line), failure.reason)
                 self._failed.add(failure)
+            if line != text_line:
+                self._warn_lost(line)
         return not self._lines.ended
+
+    def _warn_lost(self, line: str) -> None:
+        """Warn if a line adopts a member that had vanished, and the bridge does not have the member's addresses.
+
+        They are gone if the bridge was deleted, at the end of the last mount or with the machine.
+        """
+        try:
+            command = parse(line)
+        except VirtError:
+            return
+        if command is None or (member := member_of(command)) is None:
+            return
+        bridge = BridgeName(str(command.target))
+        if lost := self._bridges.lost_with(bridge, member):
+            what = f"it had adopted from {quoted(member)}"
+            sentence = f"{bridge} has lost {addresses_of(lost)}, which {what}: configure the interface again"
+            log.warning("%s", sentence)
+            self._report(VirtError(errno.EADDRNOTAVAIL, f"warning: {sentence}"), ROOT_USER)
 
     async def _sweep(self, text: str, created: bool) -> frozenset[str]:
         """Remove leftovers of a killed server. Keep those in the state file, and return their names."""
@@ -139,7 +167,9 @@ class Replay:
         by_process = netns.isdecimal()
         if by_process:
             command = without_move(command, OF_HOST)
-        kind = "ensure" if command.kind == "create" else command.kind
+        # A member that had vanished may be in its bridge again.
+        again = command.kind == "change" and command.target in self._bridges
+        kind = "ensure" if again or command.kind == "create" else command.kind
         async with self._lines.lock:
             if self._lines.ended:
                 return

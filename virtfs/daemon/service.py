@@ -25,6 +25,7 @@ from virtfs.daemon.changes import Changes
 from virtfs.daemon.commands import Commands
 from virtfs.daemon.diagnosis import Diagnosis, log_unexpected_end, on_signal
 from virtfs.daemon.errors_by_user import ErrorsByUser
+from virtfs.daemon.failed_lines import FailedLines
 from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.follow import Follower
 from virtfs.daemon.garbage import Garbage, settle
@@ -97,7 +98,8 @@ class Daemon:
         self.registry = Registry()
         bridges = BridgeRegistry()
         bridge_texts = BridgeTexts(self.registry, bridges, kernel.mark)
-        self.bridge_follower = BridgeFollower(kernel, self.registry, bridges, self.events, self.changes)
+        failed = FailedLines()
+        self.bridge_follower = BridgeFollower(kernel, self.registry, bridges, failed, self.events, self.changes)
         self.bridges = Bridges(
             kernel, self.registry, bridges, self.bridge_follower, bridge_texts, self.events, self.errors.report
         )
@@ -126,6 +128,7 @@ class Daemon:
             state,
             lock,
             self.events,
+            failed,
         )
         self.reports = Reports(
             self.registry,

@@ -54,9 +54,10 @@ class State:
         file: StateFile | None,
         lock: trio.Lock,
         events: Events,
+        failed: FailedLines,
     ) -> None:
         """file: keeps the state for the next mount, or None. lock: held while interfaces change."""
-        self.failed = FailedLines()
+        self.failed = failed
         self.file = file
         self._registry = registry
         self._bridges = bridges

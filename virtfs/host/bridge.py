@@ -5,6 +5,7 @@ calls in a worker thread.
 """
 
 import errno
+import logging
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -40,6 +41,8 @@ from virtfs.host.netlink_parts import ifinfmsg, ndmsg
 from virtfs.host.netlink_values import address_of
 from virtfs.host.netns import own_netns
 from virtfs.host.rtnl import NLM_F_CREATE, NLM_F_REPLACE, Message, Rtnl, name_of
+
+log = logging.getLogger(__name__)
 
 _ARPHRD_ETHER = 1  # linux/if_arp.h
 _IFF_LOOPBACK = 0x8  # linux/if.h
@@ -169,7 +172,10 @@ class HostBridge:
             raise
 
     def remove(self, name: str) -> None:
-        """Remove a member. Addresses and routes that the bridge adopted from the member move back to the member."""
+        """Remove a member. Addresses and routes that the bridge adopted from the member move back to the member.
+
+        If this fails, they are moved to the bridge again, and the interface stays a member.
+        """
         index, what = self._index(name), f'delete "{name}"'
         if index not in self.adoptions.brought:
             self._set_master(name, 0, what)
@@ -180,8 +186,17 @@ class HostBridge:
                 pass
         except VirtError as refusal:
             self._check_present(index, what)
+            self._adopt_again(index)
             raise VirtError(refusal.errno, f"{what}: {refusal.strerror}") from refusal
         self.adoptions.forget(index)
+
+    def _adopt_again(self, port: int) -> None:
+        """Move to the bridge what a removal that has failed had already moved back to a member."""
+        try:
+            for _step in bridge_adopt.adopt(self.rtnl, self.index, port):
+                pass
+        except VirtError as refusal:
+            log.warning("%s: cannot restore the addresses of the bridge: %s", self.called, refusal.strerror)
 
     def adopt(self, name: str) -> None:
         """Make an interface a member, if it is not one yet, and move its addresses and routes to the bridge.

@@ -15,12 +15,14 @@ import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
+from virtfs.core.errors import VirtError
 from virtfs.core.ip import IpInterface
+from virtfs.core.quoting import quoted
 from virtfs.host import netlink_messages as m
-from virtfs.host.ipconfig import addresses, routes
+from virtfs.host.ipconfig import AddressRecord, RouteRecord, addresses, routes
 from virtfs.host.netlink_values import Link, link_of
 from virtfs.host.rtnl import Rtnl
 
@@ -63,13 +65,14 @@ def ip_config(rtnl: Rtnl, index: int) -> IpConfig:
 class Adoptions:
     """The adopted members of one bridge, and the addresses and routes that each of them brought.
 
-    own: the addresses and routes that the bridge had before any adoption, and those that the verb inet set. brought:
-    the addresses and routes of each adopted member, by interface index.
+    own: the addresses and routes that the bridge had before any adoption, and those that the verb inet set, unless a
+    member has brought them too. brought: the addresses and routes of each adopted member, by interface index.
 
     inherited: whether a killed server left the bridge behind. The members may have brought any of the addresses and
     routes on such a bridge, so only those that the verb inet sets are the bridge's own. recalled: addresses that the
     bridge may still have, by the name of the interface that brought them: to that server's bridge, or to this one if
-    the member has vanished. note() removes the entry of a member. names: the names of the members in `brought`.
+    the member has vanished. kept: the addresses and routes of the members that have vanished from this bridge, by name.
+    note() removes the entries of a member. names: the names of the members in `brought`.
 
     An address or route of unknown origin is attributed to the member that was adopted first. Its origin is unknown if
     it was added later (by DHCP or by hand), or if an earlier daemon adopted the members.
@@ -79,20 +82,32 @@ class Adoptions:
     brought: dict[int, IpConfig] = field(default_factory=dict)
     inherited: bool = False
     recalled: dict[str, frozenset[IpInterface]] = field(default_factory=dict)
+    kept: dict[str, IpConfig] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
 
     def note(self, rtnl: Rtnl, bridge: int, port: int) -> None:
-        """Record the addresses and routes of a port. Call this before adopt()."""
+        """Record the addresses and routes of a port. Call this before adopt().
+
+        An address that the bridge has too counts as brought by the port. Otherwise it would stay on the bridge when the
+        port leaves, and the kernel would refuse to move the routes through its network.
+        """
         config, wire = ip_config(rtnl, port), link(rtnl, port)
         member = wire.master == bridge
-        if recalled := self.recalled.pop(wire.name, None):
-            part = _part_of(rtnl, bridge, recalled)
-            config |= part
-            if not self.inherited:  # the member had vanished, and until now the bridge had its addresses
-                self.own -= part
+        config |= self._take_vanished(rtnl, bridge, wire.name)
         if not self.brought and not member and not self.inherited:
-            self.own |= ip_config(rtnl, bridge) - config
+            self.own |= ip_config(rtnl, bridge) - self._of_vanished(rtnl, bridge)
+        self.own -= config
         self.brought[port], self.names[port] = config, wire.name
+
+    def _take_vanished(self, rtnl: Rtnl, bridge: int, name: str) -> IpConfig:
+        """Return the addresses and routes that the bridge has from a member that is back, and forget them."""
+        recalled = self.recalled.pop(name, frozenset())
+        return _part_of(rtnl, bridge, recalled) | self.kept.pop(name, IpConfig())
+
+    def _of_vanished(self, rtnl: Rtnl, bridge: int) -> IpConfig:
+        """Return the addresses and routes that the bridge has from members that have vanished."""
+        parts = (_part_of(rtnl, bridge, its) for its in list(self.recalled.values()))
+        return reduce(IpConfig.__or__, (*parts, *self.kept.values()), IpConfig())
 
     def forget(self, port: int) -> None:
         """Remove the record of a member."""
@@ -100,14 +115,30 @@ class Adoptions:
         self.names.pop(port, None)
 
     def keep_all(self, port: int, present: Collection[IpInterface]) -> None:
-        """Make the addresses and routes of a vanished member the bridge's own, until the member is back.
+        """Keep the addresses and routes of a vanished member on the bridge, until the member is back.
 
         present: those of its addresses that are on the bridge.
         """
-        self.own |= self.brought[port] | IpConfig(frozenset(map(_key, present)))
+        self.kept[self.names[port]] = self.brought[port] | IpConfig(frozenset(map(_key, present)))
         if present:
             self.recalled[self.names[port]] = frozenset(present)
         self.forget(port)
+
+    def own_kept(self, name: str) -> None:
+        """Make the addresses and routes of a vanished member the bridge's own, because no line adopts the member again.
+
+        name: the name of the member.
+        """
+        self.own |= self.kept.pop(name, IpConfig())
+
+    def vanished(self, present: Collection[IpInterface]) -> dict[str, frozenset[IpInterface]]:
+        """Return the addresses that the bridge keeps for vanished members, by member name.
+
+        present: the addresses on the bridge.
+        """
+        foreign = frozenset(address for address in present if _key(address) not in self.own.addresses)
+        kept = {name: its & foreign for name, its in list(self.recalled.items())}
+        return {name: its for name, its in kept.items() if its}
 
     def shares(self, members: Mapping[int, str], present: Collection[IpInterface]) -> dict[str, frozenset[IpInterface]]:
         """Return the addresses that each member has brought, by member name.
@@ -132,16 +163,22 @@ class Adoptions:
         known = frozenset[IpInterface]().union(*self.recalled.values())
         self.recalled[moving] = self.recalled.get(moving, frozenset()) | (frozenset(present) - known)
 
-    def keep(self, address: IpInterface) -> None:
-        """Record that an address belongs to the bridge itself."""
-        self.own |= IpConfig(frozenset((_key(address),)))
+    def keep(self, address: IpInterface, leaving: Collection[str] = ()) -> None:
+        """Record that an address belongs to the bridge itself, unless a member has brought it.
+
+        leaving: the names of the members that the same line deletes. What they have brought stays on the bridge.
+        """
+        key = _key(address)
+        staying = [config for index, config in self.brought.items() if self.names[index] not in leaving]
+        if not any(key in config.addresses for config in staying):
+            self.own |= IpConfig(frozenset((key,)))
 
     def without_shares(self, present: Sequence[IpInterface], members: Collection[int]) -> tuple[IpInterface, ...]:
-        """Return the addresses on the bridge without those that some members have brought.
+        """Return the addresses on the bridge without those that some members, and all vanished ones, have brought.
 
         present: the addresses on the bridge. members: the interface indices of these members.
         """
-        theirs = [self.names[index] for index in list(self.brought) if index in members]
+        theirs = {self.names[index] for index in list(self.brought) if index in members} | self.recalled.keys()
         shares = self.shares(self.names, present) if theirs else {}
         left_out = frozenset[IpInterface]().union(*(shares[name] for name in theirs))
         return tuple(a for a in present if a not in left_out or _key(a) in self.own.addresses)
@@ -149,9 +186,9 @@ class Adoptions:
     def staying(self, rtnl: Rtnl, bridge: int, port: int) -> IpConfig:
         """Return the addresses and routes that stay on the bridge when a member leaves."""
         if next(iter(self.brought)) != port:
-            return ip_config(rtnl, bridge) - self.brought[port]
+            return (ip_config(rtnl, bridge) - self.brought[port]) | self.own
         others = (held for index, held in self.brought.items() if index != port)
-        return reduce(IpConfig.__or__, others, self.own)
+        return reduce(IpConfig.__or__, others, self.own | self._of_vanished(rtnl, bridge))
 
 
 def _part_of(rtnl: Rtnl, bridge: int, recalled: frozenset[IpInterface]) -> IpConfig:
@@ -228,12 +265,10 @@ def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int
     # Reread the target, because the kernel has added routes for the new addresses. An interface that is down cannot
     # have routes, so copy none to it.
     there = ip_config(rtnl, target.index)
+    stays = _Staying(staying, addresses(rtnl, source.index))
     for route in routes(rtnl, source.index) if link(rtnl, target.index).up else ():
-        # If an address stays on the source, the route that the kernel made for the address stays there too.
-        if route.key in staying.routes or route.network in staying.networks:
-            continue
-        if route.shared or route.key not in there.routes:
-            route.on(target.index, source.index).add(rtnl)
+        if not stays(route) and (route.shared or route.key not in there.routes):
+            _copy(rtnl, route, source, target)
             yield "copied a route"
     port = source if master else target
     if master is not None and link(rtnl, port.index).master != (master or None):
@@ -246,12 +281,48 @@ def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int
             address.remove(rtnl)
             yield "removed an address"
     for route in routes(rtnl, source.index):
-        if route.key in staying.routes or route.network in staying.networks:
-            continue
         # A shared route (one with several next hops) has already been replaced by its copy.
-        if not route.shared:
+        if not stays(route) and not route.shared:
             route.remove(rtnl)
             yield "removed a route"
+
+
+class _Staying:
+    """Tells which routes stay on an interface whose other addresses and routes move to another one."""
+
+    def __init__(self, staying: IpConfig, present: Sequence[AddressRecord]) -> None:
+        """staying: the addresses and routes that stay. present: all addresses of the interface."""
+        self._staying = staying
+        moving = (_network(*address.key) for address in present if address.key not in staying.addresses)
+        self._reached = [_as_network(network) for network in moving]
+        self._left = [_as_network(network) for network in staying.networks]
+
+    def __call__(self, route: RouteRecord) -> bool:
+        """Return whether a route stays.
+
+        If an address stays, so do the route that the kernel made for it, and the routes through gateways in its
+        network: without that address, the kernel refuses them (net/ipv4/fib_semantics.c fib_check_nh_v4_gw).
+        """
+        if route.key in self._staying.routes or route.network in self._staying.networks:
+            return True
+        if (gateway := route.gateway) is None or route.onlink:
+            return False
+        return any(gateway in one for one in self._left) and not any(gateway in one for one in self._reached)
+
+
+def _as_network(network: tuple[object, ...]) -> IPv4Network | IPv6Network:
+    _family, address, length = network
+    return ip_network((address, length))  # type: ignore[arg-type]
+
+
+def _copy(rtnl: Rtnl, route: RouteRecord, source: Link, target: Link) -> None:
+    """Copy a route to another interface. VirtError: the kernel refuses it; the sentence names the route."""
+    try:
+        route.on(target.index, source.index).add(rtnl)
+    except VirtError as refusal:
+        what = f"cannot move the route {quoted(str(route))} from {quoted(source.name)} to {quoted(target.name)}"
+        remedy = quoted(f"ip route delete {route} dev {source.name}")
+        raise VirtError(refusal.errno, f"{what}: {refusal.strerror}: remove it with {remedy} first") from refusal
 
 
 def link(rtnl: Rtnl, index: int) -> Link:

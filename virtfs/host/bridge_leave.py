@@ -20,11 +20,16 @@ from virtfs.host.rtnl import name_of
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """An adopted member that has left the bridge. returned: whether it has its addresses and routes again."""
+    """An adopted member that has left the bridge.
+
+    index: its interface index. returned: whether it has its addresses and routes again. reason: why it has not.
+    """
 
     member: str
+    index: int
     returned: bool
     sentence: str
+    reason: str = ""
 
 
 def settle(bridge: HostBridge, state: BridgeState) -> list[Departure]:
@@ -48,9 +53,10 @@ def _settle(bridge: HostBridge, index: int, its: frozenset[IpInterface]) -> Depa
             why = f"has left the bridge, and its addresses cannot be moved back: {refusal.strerror}"
         else:
             adoptions.forget(index)
-            return Departure(name, True, f"{quoted(name)} has left the bridge{_returned(bridge, name, its)}")
+            return Departure(name, index, True, f"{quoted(name)} has left the bridge{_returned(bridge, name, its)}")
     adoptions.keep_all(index, its)
-    return Departure(name, False, f"{quoted(name)} {why}{_kept(bridge, name, its)}")
+    reason = f"{quoted(name)} {why}"
+    return Departure(name, index, False, f"{reason}{_kept(bridge, name, its)}", reason)
 
 
 def _returned(bridge: HostBridge, name: str, its: frozenset[IpInterface]) -> str:

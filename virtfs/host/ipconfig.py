@@ -35,6 +35,7 @@ _RTNEXTHOP_FLAGS = 2  # offset of the flags
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH = 1, 4, 5, 6, 9
 _RTA_CACHEINFO, _RTA_TABLE, _RTA_VIA, _RTA_EXPIRES, _RTA_NH_ID = 12, 15, 18, 23, 30
 _RTN_UNICAST = 1
+_RT_TABLE_MAIN = 254
 _RTPROT_KERNEL = 2
 _RTM_F_CLONED = 0x200
 _RTNH_F_ONLINK = 4
@@ -122,6 +123,21 @@ class RouteRecord:
         """The next hop; None if the route has no gateway of its own family."""
         value = self.attributes.get(_RTA_GATEWAY)
         return None if value is None else ip_address(value)
+
+    @property
+    def onlink(self) -> bool:
+        """Whether the kernel does not check that the gateway can be reached."""
+        return bool(self.head[-1] & _RTNH_F_ONLINK)
+
+    def __str__(self) -> str:
+        """Return the destination, the gateway and the table in the words of ip-route(8)."""
+        family, length, *_ = self.head
+        size = 4 if family == socket.AF_INET else 16
+        destination = ip_address(self.attributes.get(_RTA_DST, bytes(size)))
+        to = f"{destination}/{length}" if length else "default" if family == socket.AF_INET else "::/0"
+        via = "" if self.gateway is None else f" via {self.gateway}"
+        table = _U32.unpack(self.attributes.get(_RTA_TABLE, _U32.pack(_RT_TABLE_MAIN)))[0]
+        return f"{to}{via}" + ("" if table == _RT_TABLE_MAIN else f" table {table}")
 
     @property
     def shared(self) -> bool:

@@ -236,6 +236,10 @@ class DeviceHandle:
         """Return the id of the process that has the file open, as far as it is known."""
         return self.user.pid
 
+    def inherited(self, pid: int) -> None:
+        """Record that the process that opened the file has ended, and that this one has inherited the descriptor."""
+        self.user = User(self.user.uid, self.user.gid, pid)
+
     def seated(self) -> int | None:
         """Return the flags of the open(2) if files.frame.Seats counts this open, else None."""
         return None

@@ -264,7 +264,9 @@ class Mount(Folder):
         self.ctl(f"check {line}")
 
     def cable(self, a: End, b: End, impair: str = "", **words: Unpack[Impairment]) -> Cable:
-        """Connect two interfaces with a cable, which carries every frame from each to the other. Return the cable.
+        """Connect the host's ends of two interfaces with a cable. Return the cable.
+
+        Programs that have the frames of the interfaces open are not connected: use a bridge for them.
 
         impair: the impairment of the cable, such as `"in delay 20ms out loss 1%"`. words: an impairment
         of both directions, as keyword arguments.

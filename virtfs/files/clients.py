@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 from virtfs.core.quoting import word
 from virtfs.files.device import DeviceHandle, Opens
@@ -43,11 +44,12 @@ def clients_text(opens: Opens, command: Callable[[int], str]) -> Iterator[str]:
 async def follow_forks(opens: Opens, directory: str) -> None:
     """Update the process of each open whose process has ended: a child may have inherited the descriptor.
 
-    FUSE reports the process that opens a file, and none that inherits the descriptor, as after daemon(3).
+    FUSE reports the process that opens a file, and none that inherits the descriptor, as after daemon(3). Never fails.
     directory: the path of the mount point.
     """
     if known := tuple(opens):
-        await in_thread(_follow, known, directory)
+        with suppress(OSError):  # no thread can be started: the table then shows what is known
+            await in_thread(_follow, known, directory)
 
 
 def _follow(opens: Iterable[DeviceHandle], directory: str) -> None:

@@ -2,13 +2,14 @@
 """A host in Python: answers ARP and ping for one address, over a frame file or on the tap itself.
 
     echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
-    examples/responder.py 3 10.0.3.2 &                      # or the interface's directory, /mnt/virt/virt3
+    examples/responder.py 3 10.0.3.2 &                      # or virt3, or its directory, /mnt/virt/virt3
     ping -c 3 10.0.3.2
     virtfs exec 3 -- examples/responder.py fd=3 10.0.3.2    # instead of the second line: on the tap itself
 
 One read receives one frame, one write sends one; the rest is RFC 826 (ARP), 791 (IP) and 792 (ICMP).
 """
 
+import errno
 import os
 import re
 import socket
@@ -70,16 +71,22 @@ def find(name: str) -> tuple[Path, Path | int]:
 
     The other examples in Python use this function, too.
 
-    name: the number of the interface, the path of its directory, or fd=N.
+    name: the number of the interface, its name, the path of its directory, or fd=N.
     """
-    if numbered := re.fullmatch(r"(fd=)?([0-9]+)", name):
+    numbered = re.fullmatch(r"(fd=|virt)?([0-9]+)", name)
+    if numbered and not (numbered[1] == "virt" and os.path.exists(name)):
         number = int(numbered[2])
-        if not numbered[1]:
+        if numbered[1] != "fd=":
             name = f"{os.environ.get('VIRTFS') or '/mnt/virt'}/virt{number}"  # set by virtfs shell
         elif virt := os.environ.get(f"VIRTFS_FD{number}"):  # set by virtfs exec
             return Path(virt), number
         else:
             raise OSError(f"{name}: not a descriptor of virtfs exec")
+    try:
+        os.stat(f"{name}/frame")
+    except (FileNotFoundError, NotADirectoryError):
+        hint = "no such interface: give its number, or the path of its directory"
+        raise OSError(f"{name}: {hint}") from None
     return Path(name), Path(name, "frame")
 
 
@@ -106,4 +113,5 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit(0)
     except OSError as error:
-        sys.exit(f"responder.py: {error}")
+        busy = "; another program has it (in virtfs exec, give fd=3 instead)" if error.errno == errno.EBUSY else ""
+        sys.exit(f"responder.py: {error}{busy}")

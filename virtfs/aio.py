@@ -1,4 +1,4 @@
-"""Ports and events for asyncio and trio, through anyio.
+"""Ports, streams and events for asyncio and trio, through anyio.
 
     async with virtfs.aio.open(v) as port:
         await port.send(frame)
@@ -11,7 +11,7 @@ loop running, make such a call in a thread, as in `anyio.to_thread.run_sync(net.
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -22,12 +22,14 @@ import anyio.to_thread
 
 from virtfs.client import events as sync_events
 from virtfs.client.events import Event
-from virtfs.client.folder import named, told
+from virtfs.client.folder import about, named, told
 from virtfs.client.mount import Mount
 from virtfs.client.port import ROOM, Mode, Opened, flags_of
+from virtfs.client.stream import ROOM as STREAM_ROOM
+from virtfs.client.stream import Records, records
 from virtfs.client.virt import Condition, Virt
 
-__all__ = ["Events", "Port", "events", "open", "wait"]
+__all__ = ["Events", "Port", "Stream", "events", "open", "stream", "wait"]
 
 A = TypeVar("A", bound="_Async")
 
@@ -76,8 +78,11 @@ class _Async:
             anyio.notify_closing(self._file.fileno())
             self._file.close()
 
-    async def _read(self, size: int) -> bytes:
-        """Wait for data and return them. Cancellation loses no frame."""
+    async def _read(self, size: int, keep: Callable[[bytes], None] | None = None) -> bytes:
+        """Wait for data and return them. Cancellation loses no frame.
+
+        keep: called with the data before another task can run.
+        """
         await anyio.lowlevel.checkpoint_if_cancelled()
         while True:
             try:
@@ -87,6 +92,8 @@ class _Async:
             except OSError as error:
                 raise named(error, self._path) from None
             else:
+                if keep is not None:
+                    keep(data)
                 await anyio.lowlevel.cancel_shielded_checkpoint()
                 return data
             await self._wait()
@@ -94,9 +101,16 @@ class _Async:
     async def _wait(self) -> None:
         """Wait until a read may succeed. anyio lets only one task wait for a descriptor, so the others wait for it."""
         async with self._turn:
-            if self._file is None or self._file.closed:
-                raise anyio.ClosedResourceError
-            await anyio.wait_readable(self._file.fileno())
+            await self._ready(anyio.wait_readable)
+
+    async def _ready(self, wait: Callable[[int], Awaitable[None]]) -> None:
+        """Call a function that waits for the descriptor. ClosedResourceError: another task closes the file."""
+        if self._file is not None and not self._file.closed:
+            try:
+                return await wait(self._file.fileno())
+            except anyio.ClosedResourceError:  # that of notify_closing() has no text
+                pass
+        raise anyio.ClosedResourceError(f"{self._path} was closed by another task")
 
 
 class Port(_Async):
@@ -114,13 +128,15 @@ class Port(_Async):
     """
 
     async def send(self, frame: "bytes | bytearray | memoryview") -> None:
-        """Send a frame. Never waits, but is a checkpoint. OSError: as for virtfs.Port.send().
+        """Send a frame. Never waits, but is a checkpoint. OSError and ValueError: as for virtfs.Port.send().
 
         >>> async def main():
         ...     async with virtfs.aio.open(v, "w") as port:
         ...         await port.send(frame)
         >>> asyncio.run(main())
         """
+        if not frame:  # write(2) would succeed, and the server would not learn of it
+            raise ValueError("a frame cannot be empty")
         await anyio.lowlevel.checkpoint_if_cancelled()
         try:
             os.write(self.fileno(), frame)
@@ -157,6 +173,87 @@ class Port(_Async):
         """
         while True:
             yield await self.recv()
+
+
+class Stream(_Async):
+    """The asynchronous form of virtfs.Stream, which moves many frames per call. Several tasks may share one.
+
+    >>> async def main():
+    ...     async with virtfs.aio.stream(v) as stream:
+    ...         await stream.send([frame, frame])
+    >>> trio.run(main)
+    >>> v.stats["tx_frames"]
+    2
+    """
+
+    def __init__(self, path: Path, flags: int) -> None:
+        super().__init__(path, flags)
+        self._records = Records()
+        self._sending = anyio.Lock()
+
+    async def send(self, frames: Iterable[bytes]) -> None:
+        """Send frames. Cancellation prevents the call or lets it send all of them.
+
+        OSError, ValueError and TypeError: as for virtfs.Stream.send().
+
+        >>> async def main():
+        ...     async with virtfs.aio.stream(v, "w") as stream:
+        ...         await stream.send(frame for _ in range(3))
+        >>> asyncio.run(main())
+        """
+        left = records(frames)
+        async with self._sending:  # a write(2) may end within a record, and no other frame may follow there
+            with anyio.CancelScope(shield=True):
+                while left:
+                    try:
+                        left = left[os.write(self.fileno(), left) :]
+                    except BlockingIOError:
+                        pass
+                    except OSError as error:
+                        raise about(error, self._path) from None
+                    else:
+                        await anyio.lowlevel.checkpoint()
+                        continue
+                    await self._ready(anyio.wait_writable)
+
+    async def recv(self) -> list[bytes]:
+        """Wait for frames, and return those that have arrived: at least one. Cancellation loses no frame.
+
+        Use anyio.fail_after() for a time-out. OSError: as for virtfs.Port.recv().
+
+        >>> async def main():
+        ...     async with virtfs.aio.stream(v) as stream:
+        ...         ping(v)
+        ...         with anyio.fail_after(5):
+        ...             return [received[12:14].hex() for received in await stream.recv()]
+        >>> trio.run(main)
+        ['0806']
+        """
+        if self._records:
+            await anyio.lowlevel.checkpoint()
+        await self._fill()
+        return self._records.take()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield frames, one at a time, until recv() raises OSError. A loop that ends early loses no frame.
+
+        >>> async def main():
+        ...     async with virtfs.aio.stream(v) as stream:
+        ...         ping(v)
+        ...         with anyio.fail_after(5):
+        ...             async for received in stream:
+        ...                 return received[12:14].hex()
+        >>> asyncio.run(main())
+        '0806'
+        """
+        while True:
+            await self._fill()
+            yield self._records.next()
+
+    async def _fill(self) -> None:
+        """Wait until there is a frame in self._records."""
+        while not self._records:
+            await self._read(STREAM_ROOM, self._records.feed)
 
 
 class Events(_Async):
@@ -214,6 +311,19 @@ def open(virt: "Virt | str | os.PathLike[str]", mode: Mode = "rw") -> Port:
     >>> trio.run(main)
     """
     return Port(virt.path / "frame" if isinstance(virt, Virt) else Path(virt), flags_of(mode))
+
+
+def stream(virt: "Virt | str | os.PathLike[str]", mode: Mode = "rw") -> Stream:
+    """Return a stream, which `async with` opens. virt: an interface, or the path of a file `stream`.
+
+    `async with` raises OSError: as for open().
+
+    >>> async def main():
+    ...     async with virtfs.aio.stream(v.path / "stream", "w") as stream:
+    ...         await stream.send([frame])
+    >>> trio.run(main)
+    """
+    return Stream(virt.path / "stream" if isinstance(virt, Virt) else Path(virt), flags_of(mode))
 
 
 def events(net: Mount) -> Events:

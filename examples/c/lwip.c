@@ -125,9 +125,9 @@ open_wire(void)
 		return;
 	if (errno == EBADF || strncmp(wire, "fd=", 3) == 0)
 		fail("this is not a descriptor of virtfs exec; try virtfs exec 3 -- ./lwip fd=3 ADDRESS");
-	if (errno == ENOENT || errno == ENOTDIR || errno == EINVAL)
+	if (errno == EINVAL)
 		fail("this is not the number or the directory of an interface of virtfs");
-	fail(strerror(errno));
+	fail(virtif_error());
 }
 
 int

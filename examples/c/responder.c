@@ -3,7 +3,7 @@
  *
  *     cc -std=c11 -Wall -Wextra -o responder examples/c/responder.c
  *     echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
- *     ./responder 3 10.0.3.2 &                        # or the interface's directory, /mnt/virt/virt3
+ *     ./responder 3 10.0.3.2 &                        # or virt3, or its directory, /mnt/virt/virt3
  *     ping -c 3 10.0.3.2
  *     virtfs exec 3 -- ./responder fd=3 10.0.3.2      # instead of the third line: on the tap itself
  *
@@ -81,7 +81,7 @@ reason(int error)
 	switch (error) {
 	case ENOENT:
 	case ENOTDIR:
-		return "no such interface";
+		return virtif_error();
 	case EBADF:
 		return "not a descriptor of virtfs exec";
 	case EBUSY:

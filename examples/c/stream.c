@@ -2,7 +2,7 @@
  * An echo with many frames in one system call: sends each frame of the EtherType for experiments, 0x88b5, back.
  *
  *     cc -std=c11 -Wall -Wextra -o stream examples/c/stream.c
- *     ./stream 3                                      # or the interface's directory, /mnt/virt/virt3
+ *     ./stream 3                                      # or virt3, or its directory, /mnt/virt/virt3
  *
  * In the file `stream`, the length of each frame precedes it: 4 bytes in network byte order. read(2) returns as many
  * whole records as wait and fit. It waits for the first one.

@@ -8,7 +8,7 @@
  *         errx(1, "%s", virtif_error());              // the reason: that of virtfs, or strerror(3)
  *     fd = virtif_open(3);                            // read(2) receives one frame, write(2) sends one; -1: an error
  *     error = virtif_address("/mnt/virt/virt3", mac); // the MAC address of virt
- *     fd = virtif_open_named(argv[1], mac);           // the same for "3", "/mnt/virt/virt3" or, in virtfs exec, "fd=3"
+ *     fd = virtif_open_named(argv[1], mac);           // for "3", "virt3", "/mnt/virt/virt3" or, in virtfs exec, "fd=3"
  *     if (fd != -1 && read(fd, frame, sizeof(frame)) == -1)
  *         err(1, "read");                             // not virtif_error(), which knows only the calls of this header
  *
@@ -52,6 +52,7 @@
 
 static int virtif_kept_[VIRTIF_RUMP_MAX]; /* descriptors of rump_pub_virtif_create(), plus 1; 0: none */
 VIRTIF_THREAD_ int virtif_own_;           /* the errno that virtif_error() explains by itself; 0: see last_error */
+#define VIRTIF_UNKNOWN_ (-1)              /* in virtif_own_: a text names no interface */
 
 /* Record that the kernel or this file, not virtfs, refuses a call. Return the errno. */
 static inline int
@@ -106,11 +107,18 @@ virtif_create(int num)
 	return num < 0 ? virtif_own_error_(EINVAL) : virtif_ctl_("create %d up\n", num);
 }
 
-/* Record the errno of open(2) of frames, and return it. EBUSY is a refusal of virtfs, which sets last_error. */
+/*
+ * Record the errno of open(2) of frames, and return it. EBUSY is a refusal of virtfs, which sets last_error.
+ * in_mount: whether the path was that of virtif_path_(). If so, and there is no last_error, no virtfs is mounted.
+ */
 static inline int
-virtif_refused_open_(int error)
+virtif_refused_open_(int error, int in_mount)
 {
+	char path[PATH_MAX];
+
 	virtif_own_ = error == EBUSY ? 0 : error;
+	if (in_mount && error == ENOENT && virtif_path_(path, "last_error", 0) == 0 && access(path, F_OK) == -1)
+		virtif_own_ = 0;
 	return error;
 }
 
@@ -129,7 +137,7 @@ virtif_open(int num)
 		return -1;
 	}
 	if ((fd = open(path, O_RDWR | O_CLOEXEC)) == -1)
-		(void)virtif_refused_open_(errno);
+		errno = virtif_refused_open_(errno, 1);
 	return fd;
 }
 
@@ -140,6 +148,15 @@ virtif_number_(const char *text)
 	size_t length = strlen(text);
 
 	return length == 0 || length > 9 || strspn(text, "0123456789") != length ? -1 : atoi(text);
+}
+
+/* Return the number in 3 or virt3, -1 for any other text. The path of a directory virt3 that exists is such a text. */
+static inline int
+virtif_unit_(const char *name)
+{
+	int is_named = strncmp(name, "virt", 4) == 0;
+
+	return is_named && access(name, F_OK) == 0 ? -1 : virtif_number_(is_named ? name + 4 : name);
 }
 
 /* Read the MAC address of the interface in a directory, such as /mnt/virt/virt3. Return 0 or an errno. */
@@ -161,31 +178,36 @@ virtif_address(const char *directory, unsigned char mac[6])
 
 /*
  * Open a file in the directory of an interface, unless `fd` is NULL, and read the MAC address of the interface. Return 0
- * or an errno.
+ * or an errno. in_mount: as for virtif_refused_open_().
  */
 static inline int
-virtif_open_in_(const char *directory, const char *file, int *fd, unsigned char mac[6])
+virtif_open_in_(const char *directory, const char *file, int *fd, unsigned char mac[6], int in_mount)
 {
 	char path[PATH_MAX];
 	int error = virtif_address(directory, mac);
 
-	if (error)
-		return error;
-	if (snprintf(path, sizeof(path), "%s/%s", directory, file) >= PATH_MAX)
+	if (error == 0 && snprintf(path, sizeof(path), "%s/%s", directory, file) >= PATH_MAX)
 		return virtif_own_error_(ENAMETOOLONG);
-	return fd == NULL || (*fd = open(path, O_RDWR | O_CLOEXEC)) != -1 ? 0 : virtif_refused_open_(errno);
+	if (error == 0 && fd != NULL && (*fd = open(path, O_RDWR | O_CLOEXEC)) == -1)
+		error = errno;
+	if (error)
+		(void)virtif_refused_open_(error, in_mount);
+	if (virtif_own_ && (error == ENOENT || error == ENOTDIR))
+		virtif_own_ = VIRTIF_UNKNOWN_;
+	return error;
 }
 
 /*
- * Open an interface as a user names it, and store its MAC address: a number, such as 3 for virt3; the path of its
- * directory; or fd=3, the descriptor 3 of a program that `virtfs exec` runs. Return a descriptor, or -1 with errno:
+ * Open an interface as a user names it, and store its MAC address: 3 or virt3; the path of its directory; or fd=3, the
+ * descriptor 3 of a program that `virtfs exec` runs. Return a descriptor, or -1 with errno:
  * EINVAL, it is none of these; ENOENT or ENOTDIR, there is no such interface; EBADF, the descriptor is not one of
  * `virtfs exec`; and those of virtif_open().
  */
 static inline int
 virtif_open_named(const char *name, unsigned char mac[6])
 {
-	int is_fd = strncmp(name, "fd=", 3) == 0, num = virtif_number_(is_fd ? name + 3 : name), fd = num, error = 0;
+	int is_fd = strncmp(name, "fd=", 3) == 0, num = is_fd ? virtif_number_(name + 3) : virtif_unit_(name);
+	int fd = num, error = 0;
 	char path[PATH_MAX], variable[32];
 	const char *directory = name;
 
@@ -203,7 +225,7 @@ virtif_open_named(const char *name, unsigned char mac[6])
 	if (error)
 		(void)virtif_own_error_(error);
 	else
-		error = virtif_open_in_(directory, "frame", is_fd ? NULL : &fd, mac);
+		error = virtif_open_in_(directory, "frame", is_fd ? NULL : &fd, mac, directory == path);
 	if (error) {
 		errno = error;
 		return -1;
@@ -212,14 +234,13 @@ virtif_open_named(const char *name, unsigned char mac[6])
 }
 
 /*
- * Open the file `stream` of an interface, which is named by its number or the path of its directory, and store its MAC
- * address. Return a descriptor, or -1 with errno, as virtif_open_named() does. EINVAL: also for fd=3, because a tap has
- * no stream.
+ * Open the file `stream` of an interface, which is named as for virtif_open_named(), and store its MAC address. Return a
+ * descriptor, or -1 with errno, as virtif_open_named() does. EINVAL: also for fd=3, because a tap has no stream.
  */
 static inline int
 virtif_open_stream(const char *name, unsigned char mac[6])
 {
-	int num = virtif_number_(name), fd = -1, error = 0;
+	int num = virtif_unit_(name), fd = -1, error = 0;
 	char path[PATH_MAX];
 
 	if (*name == '\0' || strncmp(name, "fd=", 3) == 0)
@@ -229,7 +250,7 @@ virtif_open_stream(const char *name, unsigned char mac[6])
 	if (error)
 		(void)virtif_own_error_(error);
 	else
-		error = virtif_open_in_(num != -1 ? path : name, "stream", &fd, mac);
+		error = virtif_open_in_(num != -1 ? path : name, "stream", &fd, mac, num != -1);
 	if (error) {
 		errno = error;
 		return -1;
@@ -283,7 +304,8 @@ rump_pub_virtif_create(int num)
 
 /*
  * Return why the last failed call of a virtif function by this thread has failed: the sentence of last_error if virtfs
- * refused it, or the text of strerror(3). The next refused command of the same user replaces the sentence of virtfs.
+ * refused it, a sentence of this header, or the text of strerror(3). The next refused command of the same user replaces
+ * the sentence of virtfs.
  * After a read(2) or write(2) that has failed, use strerror(errno): this function does not know about it.
  */
 static inline const char *
@@ -294,6 +316,8 @@ virtif_error(void)
 	ssize_t size = -1;
 	int fd;
 
+	if (virtif_own_ == VIRTIF_UNKNOWN_)
+		return "no such interface: give its number, or the path of its directory";
 	if (virtif_own_)
 		return strerror(virtif_own_);
 	if (virtif_path_(path, "last_error", 0) == 0 && (fd = open(path, O_RDONLY | O_CLOEXEC)) != -1) {

@@ -2,7 +2,7 @@
 //
 //	echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
 //	go build -o responder examples/go/responder.go
-//	./responder 3 10.0.3.2 &                      # or the interface's directory, /mnt/virt/virt3
+//	./responder 3 10.0.3.2 &                      # or virt3, or its directory, /mnt/virt/virt3
 //	ping -c 3 10.0.3.2
 //	virtfs exec 3 -- ./responder fd=3 10.0.3.2    # instead of the third line: on the tap itself
 //
@@ -87,15 +87,17 @@ func answer(frame, mac, ip []byte) []byte {
 	return frame
 }
 
-// A name is the number of an interface, fd=N, or else the path of the interface's directory.
-var numbered = regexp.MustCompile(`^(fd=)?([0-9]{1,9})$`)
+// A name is the number or the name of an interface, fd=N, or else the path of the interface's directory.
+var numbered = regexp.MustCompile(`^(fd=|virt)?([0-9]{1,9})$`)
 
 // find returns the directory of an interface, and the descriptor in fd=N or -1.
 func find(name string) (string, int, error) {
 	found := numbered.FindStringSubmatch(name)
 	if found == nil {
 		return name, -1, nil
-	} else if found[1] == "" {
+	} else if _, err := os.Stat(name); found[1] == "virt" && err == nil {
+		return name, -1, nil
+	} else if found[1] != "fd=" {
 		mount := os.Getenv("VIRTFS") // set by virtfs shell
 		if mount == "" {
 			mount = "/mnt/virt"
@@ -108,6 +110,17 @@ func find(name string) (string, int, error) {
 		return "", -1, errors.New("not a descriptor of virtfs exec")
 	}
 	return virt, fd, nil
+}
+
+// reason returns why the interface cannot be used.
+func reason(err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ENOTDIR):
+		return errors.New("no such interface: give its number, or the path of its directory")
+	case errors.Is(err, syscall.EBUSY):
+		return errors.New("another program has it (in virtfs exec, give fd=3 instead)")
+	}
+	return err
 }
 
 // serve answers until the interface is set down or destroyed, which makes Read fail.
@@ -155,6 +168,6 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: responder NUMBER|DIRECTORY|fd=N ADDRESS")
 		os.Exit(2)
 	}
-	fmt.Fprintf(os.Stderr, "responder: %s: %v\n", os.Args[1], serve(os.Args[1], ip))
+	fmt.Fprintf(os.Stderr, "responder: %s: %v\n", os.Args[1], reason(serve(os.Args[1], ip)))
 	os.Exit(1)
 }

@@ -2,7 +2,7 @@
 //!
 //!     echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
 //!     rustc -o responder examples/rust/responder.rs
-//!     ./responder 3 10.0.3.2 &                      # or the interface's directory, /mnt/virt/virt3
+//!     ./responder 3 10.0.3.2 &                      # or virt3, or its directory, /mnt/virt/virt3
 //!     ping -c 3 10.0.3.2
 //!     virtfs exec 3 -- ./responder fd=3 10.0.3.2    # instead of the third line: on the tap itself
 //!
@@ -13,7 +13,7 @@ use std::fs::{read_to_string, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::io::FromRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::exit;
 
 // Lengths of headers in bytes.
@@ -80,9 +80,12 @@ enum Name {
     Descriptor(i32),
 }
 
-/// Understand a number, such as 3 for virt3 of the mount, fd=3, or the path of an interface's directory.
+/// Understand the number or the name of an interface, such as 3 or virt3, fd=3, or the path of its directory.
 fn parse(name: &str) -> Option<Name> {
-    let digits = name.strip_prefix("fd=").unwrap_or(name);
+    if name.starts_with("virt") && Path::new(name).exists() {
+        return Some(Name::Directory(name.into()));
+    }
+    let digits = name.strip_prefix("fd=").or(name.strip_prefix("virt")).unwrap_or(name);
     let number = if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse::<i32>().ok() } else { None };
     match number {
         Some(fd) if name.starts_with("fd=") => Some(Name::Descriptor(fd)),
@@ -128,6 +131,15 @@ fn serve(name: &Name, ip: &[u8; 4]) -> io::Result<()> {
     }
 }
 
+/// Return why the interface cannot be used. The numbers are those of asm-generic/errno-base.h.
+fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(2 | 20) => "no such interface: give its number, or the path of its directory".into(), // ENOENT, ENOTDIR
+        Some(16) => "another program has it (in virtfs exec, give fd=3 instead)".into(), // EBUSY
+        _ => error.to_string(),
+    }
+}
+
 fn main() {
     let arguments: Vec<String> = args().collect();
     let name = arguments.get(1).and_then(|text| parse(text));
@@ -135,7 +147,7 @@ fn main() {
     match (arguments.len(), name, address) {
         (3, Some(name), Some(ip)) => {
             if let Err(error) = serve(&name, &ip.octets()) {
-                eprintln!("responder: {}: {error}", arguments[1]);
+                eprintln!("responder: {}: {}", arguments[1], reason(&error));
             }
             exit(1);
         }

@@ -70,6 +70,13 @@ def test_the_owner_attaches_to_the_tap(virts: Virts) -> None:
     echoes(virt, run(virt, "--tun", "--", sys.executable, "-c", ATTACH % virt.tap))
 
 
+def test_the_tap_has_one_queue(virts: Virts) -> None:
+    virt = virts("up owner daemon")
+    several = ATTACH.replace("0x1002", "0x1102")  # IFF_MULTI_QUEUE
+    output, complaint = finished(run(virt, "--tun", "--", sys.executable, "-c", several % virt.tap))
+    assert (output, complaint.splitlines()[-1]) == ("", "OSError: [Errno 22] Invalid argument")
+
+
 def test_another_user(virt: Virt) -> None:
     program = run(virt, "--", "true")
     assert finished(program) == ("", f"virtfs: exec: {virt.name}/fd: the mode 0600 does not let user 1 use it\n")

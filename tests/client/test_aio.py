@@ -121,6 +121,85 @@ def test_cancellation_loses_no_frame(backend: str, v: virtfs.Virt, host: Host) -
     run(backend, main)
 
 
+def test_a_stream_has_many_frames(backend: str, v: virtfs.Virt, host: Host) -> None:
+    frames = [frame(60 + number, number) for number in range(40)]
+
+    async def main() -> None:
+        async with virtfs.aio.stream(v) as stream:
+            await stream.send(iter(frames))
+            assert v.stats["tx_frames"] == 40
+            await anyio.to_thread.run_sync(host, *frames)
+            async for received in stream:
+                assert received == frames[0]
+                break
+            rest: list[bytes] = []
+            while len(rest) < 39:
+                rest += await stream.recv()
+            assert rest == frames[1:]
+            with pytest.raises(TypeError, match="an iterable of frames"):
+                await stream.send(frames[0])  # type: ignore[arg-type]
+            v.up = False
+            with fails(errno.EHOSTDOWN, "virt3/stream"):
+                await stream.recv()
+
+    run(backend, main)
+
+
+def test_a_quiet_stream_does_not_delay_a_time_out(backend: str, v: virtfs.Virt, host: Host) -> None:
+    """Neither Ctrl-C nor another cancellation waits for a frame, and none loses one."""
+
+    async def main() -> None:
+        async with virtfs.aio.stream(v, "r") as stream:
+            with anyio.move_on_after(0.01) as over:
+                await stream.recv()
+            assert over.cancelled_caught
+            host(frame(60, 1), frame(60, 2))
+            assert await anext(aiter(stream)) == frame(60, 1)
+            for _ in range(2):
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await stream.recv()
+                assert scope.cancelled_caught
+            assert await stream.recv() == [frame(60, 2)]
+
+    run(backend, main)
+
+
+def test_tasks_share_a_stream(backend: str, v: virtfs.Virt, host: Host) -> None:
+    """Each frame goes to one of them. Frames that several tasks send are whole, and a started send ends."""
+    got: list[bytes] = []
+
+    async def receive(stream: virtfs.aio.Stream, all_received: anyio.Event) -> None:
+        while True:
+            got.extend(await stream.recv())
+            if len(got) == 30:
+                all_received.set()
+
+    async def main() -> None:
+        async with virtfs.aio.stream(v) as stream:
+            async with anyio.create_task_group() as tasks:
+                for number in range(3):
+                    tasks.start_soon(stream.send, [frame(1514, number)] * 1500)  # more than one write(2) takes
+                await anyio.wait_all_tasks_blocked()
+                tasks.cancel_scope.cancel()
+            sent, rest = divmod(int(v.stats["tx_frames"]), 1500)
+            assert (sent > 0, rest) == (True, 0)
+            await stream.send([frame(60)])
+            assert v.stats["tx_frames"] == 1500 * sent + 1
+            assert v.stats["tx_dropped"] == 0
+            async with anyio.create_task_group() as tasks:
+                all_received = anyio.Event()
+                for _ in range(3):
+                    tasks.start_soon(receive, stream, all_received)
+                for number in range(30):
+                    await anyio.to_thread.run_sync(host, frame(60, number))
+                await all_received.wait()
+                tasks.cancel_scope.cancel()
+        assert sorted(got) == sorted(frame(60, number) for number in range(30))
+
+    run(backend, main)
+
+
 def test_closing_wakes_a_task(backend: str, v: virtfs.Virt) -> None:
     async def main() -> None:
         port = virtfs.aio.open(v)
@@ -134,8 +213,10 @@ def test_closing_wakes_a_task(backend: str, v: virtfs.Virt) -> None:
 
         async with port, anyio.create_task_group() as tasks:
             tasks.start_soon(close)
-            with pytest.raises(anyio.ClosedResourceError) as caught:
+            with pytest.raises(anyio.ClosedResourceError, match="virt3/frame was closed by another task") as caught:
                 await port.recv()
+        with pytest.raises(ValueError, match="virt3/frame is closed"):
+            await port.recv()
         error: BaseException | None = caught.value
         while error is not None:
             assert not isinstance(error, BlockingIOError), "a traceback would show it"
@@ -150,6 +231,9 @@ def test_an_open_that_is_refused(backend: str, v: virtfs.Virt) -> None:
             with fails(errno.EBUSY, "virt3 is already open for reading"):
                 async with virtfs.aio.open(v, "r"):
                     pass
+        async with virtfs.aio.open(v, "w") as port:
+            with pytest.raises(ValueError, match="a frame cannot be empty"):
+                await port.send(b"")
         v.strict = True
         async with virtfs.aio.open(v, "w") as port:
             with fails(errno.EMSGSIZE, "virt3/frame: .*virt3/frame"):

@@ -16,6 +16,7 @@ THINGS = dict(examples.documented())
 def test_the_names_of_the_package_are_there() -> None:
     assert {name.partition(".")[0] for name in THINGS} == {*virtfs.__all__}
     assert {"Virt.mtu", "Virt.open", "Host.addresses", "Mount.__getitem__", "Port.recv", "Virt.read"} <= {*THINGS}
+    assert {"aio.stream", "aio.Stream.send", "aio.Stream.recv", "aio.Stream.__aiter__"} <= {*THINGS}
     assert {"aio.open", "aio.Port.recv", "aio.Events.__aiter__", "Tap.fileno", "Loan.close"} <= {*THINGS}
     assert dir(virtfs) == sorted({*dir(virtfs), *virtfs.__all__})
     with pytest.raises(AttributeError, match="no attribute 'wobble'"):

@@ -368,6 +368,12 @@ def _as_owner() -> tuple[int, int, str, str]:
     raise AssertionError("not refused")
 
 
+def test_a_directory_inside_a_mount(net: virtfs.Mount, v: virtfs.Virt) -> None:
+    for inside in (v.path, v.path / "stats", net.path / "bridge"):
+        with pytest.raises(FileNotFoundError, match=f'here: it is inside the one at "{net.path}"'):
+            virtfs.Mount(inside)
+
+
 def test_the_death_of_the_server(alone: Alone) -> None:
     mount = alone()
     net = seen(mount)

@@ -184,6 +184,26 @@ def test_a_stream_has_many_frames(v: virtfs.Virt, host: Callable[..., None]) -> 
         assert [next(both), next(both)] == frames[:2]
 
 
+def test_an_iteration_over_a_stream_that_ends_early_loses_no_frame(v: virtfs.Virt, host: Callable[..., None]) -> None:
+    frames = [frame(60, number) for number in range(4)]
+    with v.stream() as stream:
+        host(*frames)
+        for received in stream:
+            assert received == frames[0]
+            break
+        assert next(iter(stream)) == frames[1]
+        assert stream.recv(timeout=PATIENCE) == frames[2:]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_empty_frame_is_refused(v: virtfs.Virt, strict: bool) -> None:
+    """write(2) of no bytes never reaches virtfs, so that it could not count the frame."""
+    v.strict = strict
+    for empty in (b"", bytearray(), memoryview(b"")):
+        with v.open("w") as port, pytest.raises(ValueError, match="a frame cannot be empty"):
+            port.send(empty)
+
+
 def test_a_long_stream(v: virtfs.Virt) -> None:
     """More frames than one write(2) takes."""
     with v.stream("w") as stream:

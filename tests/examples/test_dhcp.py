@@ -95,7 +95,11 @@ def test_the_server(virt: Virt) -> None:
 @pytest.mark.parametrize(
     ("program", "words", "complaint"),
     [
-        (CLIENT, ["/nowhere"], "dhcp_client.py: [Errno 2] No such file or directory: '/nowhere/address'\n"),
+        (
+            CLIENT,
+            ["/nowhere"],
+            "dhcp_client.py: /nowhere: no such interface: give its number, or the path of its directory\n",
+        ),
         (CLIENT, [], "usage: dhcp_client.py NUMBER|DIRECTORY|fd=N\n"),
         (SERVER, [], f"dhcp_server.py: virtfs.scapy needs scapy 2.5 or newer: run `{_PIP} install scapy`\n"),
     ],

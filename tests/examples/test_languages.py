@@ -1,6 +1,7 @@
 """The examples in other languages are built without a warning, and do what their head comments say."""
 
 import errno
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,8 @@ _BUILD: dict[str, Callable[[str, str], list[str]]] = {
     "go": lambda source, program: ["go", "build", "-o", program, source],
     "rust": lambda source, program: ["rustc", "--edition", "2021", "-D", "warnings", "-o", program, source],
 }
+NO_INTERFACE = "no such interface: give its number, or the path of its directory"
+BUSY = "another program has it (in virtfs exec, give fd=3 instead)"
 _SOURCE = {"c": "c/responder.c", "go": "go/responder.go", "rust": "rust/responder.rs"}
 
 
@@ -68,6 +71,7 @@ def test_a_responder(virt: Virt, tmp_path: Path, language: str) -> None:
     virt.set(f"inet 10.3.{virt.unit}.1/24 antispoof")
     address = f"10.3.{virt.unit}.2"
     _answers_by_number(virt, program, address)
+    _answers_by_name(virt, program, address)
     _answers_by_directory(virt, program, address)
     _answers_on_the_tap(virt, program, address)
     _refuses_what_is_no_name(virt, program, address)
@@ -94,6 +98,19 @@ def _answers_by_number(virt: Virt, program: list[str], address: str) -> None:
     _, complaint = finished(responder)
     assert (responder.returncode, "ost is down" in complaint) == (1, True), complaint
     virt.set("up")
+
+
+def _answers_by_name(virt: Virt, program: list[str], address: str) -> None:
+    """By the name in the mount, and by the same name as a path. Another one is told that it comes too late."""
+    for folder in ("/", DIR):
+        responder = virt.mount.shell(f"cd {folder} && exec {shlex.join([*program, virt.name, address])}")
+        until(lambda: "frame" in virt.read("clients"), "the responder has opened frame")
+        _answers(virt, address)
+        second = virt.mount.start(*program, virt.name, address, stderr=subprocess.PIPE)
+        assert BUSY in finished(second)[1]
+        responder.kill()
+        finished(responder)
+        until(lambda: virt.read("clients").count("\n") == 0, "nobody has the interface")
 
 
 def _answers_by_directory(virt: Virt, program: list[str], address: str) -> None:
@@ -125,7 +142,9 @@ def _refuses_what_is_no_name(virt: Virt, program: list[str], address: str) -> No
     for name, status, complaint in [
         *usages,
         ("fd3", 1, "fd3"),
-        ("4000", 1, "4000"),
+        ("4000", 1, f"4000: {NO_INTERFACE}\n"),
+        (virt.tap, 1, f"{virt.tap}: {NO_INTERFACE}\n"),
+        (f"{DIR}/{virt.name}/frame", 1, f"/frame: {NO_INTERFACE}\n"),
         ("fd=9", 1, "fd=9: not a descriptor of virtfs exec\n"),
     ]:
         refused = virt.mount.start(*program, name, address, stderr=subprocess.PIPE)
@@ -194,8 +213,20 @@ def test_the_functions_of_the_header(mount: Mount, tmp_path: Path) -> None:
         "No such file or directory",
         "rump_pub_virtif_create(-1): ENOENT",
         "No such file or directory",
+        "virtif_open_named(virt3): ENOENT",
+        NO_INTERFACE,
+        "virtif_open_named(virt4): EBUSY",
+        "virt4/frame: virt4 is already open for reading (exclusive read; see clients)",
         "virtif_create(3): ENOENT",
         "no virtfs is mounted",
+        "virtif_open(3): ENOENT",
+        "no virtfs is mounted",
+        "virtif_open_named(3): ENOENT",
+        "no virtfs is mounted",
+        "virtif_open_stream(virt3): ENOENT",
+        "no virtfs is mounted",
+        "virtif_open_named(/nowhere): ENOENT",
+        NO_INTERFACE,
     ]
 
 
@@ -232,7 +263,7 @@ def test_the_header_for_a_user(mount: Mount, tmp_path: Path) -> None:
         refused = mount.start(str(program), "8", "10.0.8.2", uid=65534, stderr=subprocess.PIPE)
         assert refused.wait(PATIENCE) == 1
         assert refused.stderr is not None
-        assert refused.stderr.read() == "responder: 8: no such interface\n"
+        assert refused.stderr.read() == f"responder: 8: {NO_INTERFACE}\n"
         mount.start(str(program), "7", "10.0.7.2", uid=65534, stderr=subprocess.DEVNULL)
         until(lambda: "frame" in mount.read("virt7/clients"), "the responder has opened frame")
     finally:

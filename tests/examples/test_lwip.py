@@ -51,7 +51,7 @@ def test_it_ends_with_its_wire(virt: Virt, lwip: str) -> None:
 @pytest.mark.parametrize(
     ("wire", "complaint"),
     [
-        ("/nowhere", "this is not the number or the directory of an interface of virtfs"),
+        ("/nowhere", "no such interface: give its number, or the path of its directory"),
         ("fd=9", "this is not a descriptor of virtfs exec; try virtfs exec 3 -- ./lwip fd=3 ADDRESS"),
         ("tun", "PRECONFIGURED_TAPIF must be the name of the tap, such as tap3"),
     ],

@@ -71,7 +71,7 @@ def test_the_echo_says_why_it_cannot_open_the_interface(virt: Virt, tmp_path: Pa
     busy = f"{virt.unit}: {virt.name}/stream: {virt.name} is already open for reading (exclusive read; see clients)"
     for name, status, said in (
         (str(virt.unit), 1, busy),
-        (DIR, 1, f"{DIR}: No such file or directory"),
+        (DIR, 1, f"{DIR}: no such interface: give its number, or the path of its directory"),
         ("fd=3", 2, "fd=3: usage: stream NUMBER|DIRECTORY (the tap itself, fd=N, has no stream)"),
         ("", 2, ": usage: stream NUMBER|DIRECTORY (the tap itself, fd=N, has no stream)"),
     ):

@@ -18,6 +18,7 @@ say(const char *call, int error)
 int
 main(void)
 {
+	unsigned char mac[6];
 	char frame[60] = {0};
 	int fd;
 
@@ -45,8 +46,20 @@ main(void)
 	puts(virtif_error());
 	say("rump_pub_virtif_create(-1)", rump_pub_virtif_create(-1));
 	puts(virtif_error());
+	say("virtif_open_named(virt3)", virtif_open_named("virt3", mac) == -1 ? errno : 0);
+	puts(virtif_error());
+	say("virtif_open_named(virt4)", virtif_open_named("virt4", mac) == -1 ? errno : 0);
+	puts(virtif_error());
 	setenv("VIRTFS", "/nowhere", 1);
 	say("virtif_create(3)", virtif_create(3));
+	puts(virtif_error());
+	say("virtif_open(3)", virtif_open(3) == -1 ? errno : 0);
+	puts(virtif_error());
+	say("virtif_open_named(3)", virtif_open_named("3", mac) == -1 ? errno : 0);
+	puts(virtif_error());
+	say("virtif_open_stream(virt3)", virtif_open_stream("virt3", mac) == -1 ? errno : 0);
+	puts(virtif_error());
+	say("virtif_open_named(/nowhere)", virtif_open_named("/nowhere", mac) == -1 ? errno : 0);
 	puts(virtif_error());
 	return 0;
 }

@@ -3,9 +3,11 @@
 import os
 import select
 import subprocess
+import sys
 from collections.abc import Callable
 
-from harness.places import Place, finished
+import pytest
+from harness.places import DIR, Place, finished
 from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until, until_it_waits
 
@@ -36,6 +38,57 @@ def test_who_has_what(virt: Virt) -> None:
     cat.kill()
     cat.wait()
     until(lambda: [row[1] for row in rows(virt)] == ["dd"], "cat is gone from the table")
+
+
+# Opens a file and ends, and leaves it to a child, as daemon(3) does.
+FORKS = "exec 3<>{name}/{file}; sleep inf & exec true"
+
+
+# Opens a file as user 4001, and lets a child have it that runs as user 4002.
+GIVES = """
+import os, sys, time
+os.setresuid(4001, 4001, 0)
+os.open(sys.argv[1], os.O_RDONLY)
+if not os.fork():
+    os.setresuid(-1, 0, -1)
+    os.setresuid(4002, 4002, 4002)
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("file", ["frame", "hex", "stream"])
+def test_a_program_that_has_become_a_daemon(virt: Virt, file: str) -> None:
+    """The table, and the message to another program, name the process that lives."""
+    mount = virt.mount
+    virt.set("owner 4001")
+    first = mount.shell(FORKS.format(name=virt.name, file=file), uid=4001)
+    first.wait()
+    until(lambda: [row[1:3] for row in rows(virt)] == [["sleep", file]], "the table names the daemon")
+    [[pid, *_, uid]] = rows(virt)
+    assert uid == "4001"
+    assert pid != str(first.pid)
+    refused = mount.refused(f"{sys.executable} -m virtfs exec {virt.name} -- true")
+    assert f"process {pid} is reading {virt.name} (see clients)" in refused
+    mount.sh(f"kill {pid}")
+    until(lambda: rows(virt) == [], "the daemon is gone from the table")
+
+
+def test_two_daemons(virt: Virt) -> None:
+    """One reads and one writes, so that each row has its own."""
+    mount = virt.mount
+    script = FORKS.format(name=virt.name, file="frame")
+    for way in ("<", ">"):
+        mount.shell(script.replace("<>", way)).wait()
+    seen = "; ".join(f"grep ^flags /proc/{row[0]}/fdinfo/3" for row in rows(virt))
+    assert [line[-1] for line in mount.sh(seen).splitlines()] == ["0", "1"], "O_RDONLY and O_WRONLY"
+
+
+def test_a_descriptor_is_given_to_another_user(virt: Virt) -> None:
+    """The row does not name his process, which root might end in place of the user's."""
+    virt.set("owner 4001")
+    giver = virt.mount.start(sys.executable, "-c", GIVES, f"{DIR}/{virt.name}/frame")
+    giver.wait()
+    assert [row[:2] for row in rows(virt)] == [[str(giver.pid), "?"]]
 
 
 def test_an_interface_is_taken_away_from_a_user(virt: Virt) -> None:

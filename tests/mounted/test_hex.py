@@ -217,6 +217,16 @@ def test_down_and_destroyed(virt: Virt) -> None:
     assert file.poll() & (select.POLLERR | select.POLLHUP) == select.POLLERR | select.POLLHUP
 
 
+@pytest.mark.parametrize("text", ["ff", "ff\n", f"{DIGITS}\n", "# a comment\n", "\n"])
+def test_any_write_after_the_interface_was_destroyed(virt: Virt, text: str) -> None:
+    """Also one that would send no frame yet."""
+    file = virt.mount.root.open(f"{virt.name}/hex", os.O_WRONLY)
+    virt.mount.ctl(f"destroy {virt.unit}")
+    with fails(errno.ENXIO):
+        file.write(text)
+    assert virt.mount.read("last_error") == f"{virt.name}/hex: {virt.name} is gone"
+
+
 def test_a_killed_reader_frees_the_seat(virt: Virt) -> None:
     reader = virt.mount.shell(f"exec cat {virt.name}/hex")
     until_it_waits(reader.pid)

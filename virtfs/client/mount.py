@@ -14,7 +14,7 @@ from typing import Any, TypeVar, Unpack, cast
 from virtfs.client import lines
 from virtfs.client.bridge import Bridge
 from virtfs.client.events import Events
-from virtfs.client.folder import Folder, Missing, open_stream
+from virtfs.client.folder import Folder, Missing, open_stream, read_text
 from virtfs.client.lines import BridgeVerbs, Impairment, VirtVerbs
 from virtfs.client.port import Opened
 from virtfs.client.values import Value
@@ -68,6 +68,23 @@ def _counters(text: str) -> dict[str, dict[str, int]]:
     return {name: dict(zip(heading[1:], map(int, numbers), strict=True)) for name, *numbers in rows}
 
 
+def _is_mount(path: Path) -> bool:
+    """Return whether a directory is the top of a mount. OSError: ENOTCONN, its server is dead."""
+    try:
+        return read_text(path / "version").startswith("virtfs ")
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _around(path: Path) -> str:
+    """Return the end of the error message for a path that is no mount: the mount around it, or "" if there is none."""
+    for directory in path.parents:
+        with suppress(OSError):
+            if _is_mount(directory):
+                return f': it is inside the one at "{directory}"'
+    return ""
+
+
 class Mount(Folder):
     """A mounted virtfs.
 
@@ -92,12 +109,8 @@ class Mount(Folder):
         """
         path = Path(os.environ.get("VIRTFS", "/mnt/virt") if directory is None else directory).absolute()
         super().__init__(path, path)
-        try:
-            found = self.read("version").startswith("virtfs ")
-        except (FileNotFoundError, NotADirectoryError):
-            found = False
-        if not found:
-            raise OSError(errno.ENOENT, "no virtfs is mounted here", str(path))
+        if not _is_mount(path):
+            raise OSError(errno.ENOENT, f"no virtfs is mounted here{_around(path)}", str(path))
 
     def __enter__(self: M) -> M:
         return self
@@ -264,7 +277,9 @@ class Mount(Folder):
         self.ctl(f"check {line}")
 
     def cable(self, a: End, b: End, impair: str = "", **words: Unpack[Impairment]) -> Cable:
-        """Connect two interfaces with a cable, which carries every frame from each to the other. Return the cable.
+        """Connect the host's ends of two interfaces with a cable. Return the cable.
+
+        Programs that have the frames of the interfaces open are not connected: use a bridge for them.
 
         impair: the impairment of the cable, such as `"in delay 20ms out loss 1%"`. words: an impairment
         of both directions, as keyword arguments.

@@ -125,11 +125,13 @@ class Port(Opened):
 
         virtfs drops and counts a frame that cannot be sent. With `strict` the call fails instead.
         OSError: EMSGSIZE, too short or too long; ENETDOWN, the interface is down; EPERM, the source address is wrong
-        under antispoof; ENXIO, the interface is destroyed.
+        under antispoof; ENXIO, the interface is destroyed. ValueError: the frame is empty, or the port is closed.
 
         >>> with v.open() as port:
         ...     port.send(frame)
         """
+        if not frame:  # write(2) would succeed, and the server would not learn of it
+            raise ValueError("a frame cannot be empty")
         try:
             os.write(self.fileno(), frame)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 import os
 import select
+from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import partial
 
@@ -10,7 +11,49 @@ from virtfs.client.folder import about
 from virtfs.client.port import Mode, Opened, flags_of
 from virtfs.core.framestream import FRAME_MAX, PREFIX
 
-_ROOM = 1 << 18  # bytes: room for four of the longest records, or for 170 records of 1518 bytes
+ROOM = 1 << 18  # bytes: room for four of the longest records, or for 170 records of 1518 bytes
+
+
+class Records:
+    """The frames that have been read of a `stream`, but not yet returned."""
+
+    __slots__ = ("_begun", "_frames")
+
+    def __init__(self) -> None:
+        self._begun = b""  # the first part of a record that has not been read completely
+        self._frames: deque[bytes] = deque()
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def feed(self, data: bytes) -> None:
+        """Add the bytes that a read(2) has returned."""
+        data = self._begun + data
+        at = 0
+        while len(data) - at >= PREFIX.size:
+            (length,) = PREFIX.unpack_from(data, at)
+            if len(data) - at - PREFIX.size < length:
+                break
+            self._frames.append(data[at + PREFIX.size : at + PREFIX.size + length])
+            at += PREFIX.size + length
+        self._begun = data[at:]
+
+    def take(self) -> list[bytes]:
+        """Remove all frames and return them."""
+        frames = list(self._frames)
+        self._frames.clear()
+        return frames
+
+    def next(self) -> bytes:
+        """Remove the first frame and return it."""
+        return self._frames.popleft()
+
+
+def records(frames: Iterable[bytes]) -> memoryview:
+    """Return frames as `stream` takes them. TypeError and ValueError: as for Stream.send()."""
+    if isinstance(frames, bytes | bytearray | memoryview):  # iterables of int, which some type checkers let pass
+        raise TypeError("send() takes an iterable of frames: use send([frame])")
+    return memoryview(b"".join(part for frame in frames for part in (_prefix(frame), frame)))
 
 
 class Stream(Opened):
@@ -24,12 +67,12 @@ class Stream(Opened):
     2
     """
 
-    __slots__ = ("_begun",)
+    __slots__ = ("_records",)
 
     def __init__(self, path: "str | os.PathLike[str]", mode: Mode = "rw") -> None:
         """Open the file. Errors: as for Port."""
         super().__init__(path, flags_of(mode))
-        self._begun = b""  # the first part of a record that has not been read completely
+        self._records = Records()
 
     def send(self, frames: Iterable[bytes]) -> None:
         """Send frames with one system call, or with several if they exceed 1 MiB together.
@@ -41,9 +84,7 @@ class Stream(Opened):
         >>> with v.stream() as stream:
         ...     stream.send(frame for _ in range(3))
         """
-        if isinstance(frames, bytes | bytearray | memoryview):  # iterables of int, which some type checkers let pass
-            raise TypeError("send() takes an iterable of frames: use send([frame])")
-        left = memoryview(b"".join(part for frame in frames for part in (_prefix(frame), frame)))
+        left = records(frames)
         try:
             while left:
                 write = partial(os.write, self.fileno(), left)
@@ -52,7 +93,7 @@ class Stream(Opened):
             raise about(error, self.path) from None
 
     def recv(self, timeout: float | None = None) -> list[bytes]:
-        """Wait for frames, and return those that one read(2) delivers: at least one.
+        """Wait for frames, and return those that one read(2) delivers, or that an iteration has left: at least one.
 
         timeout and OSError: as for Port.recv().
 
@@ -61,20 +102,12 @@ class Stream(Opened):
         ...     [frame[12:14].hex() for frame in stream.recv(timeout=5)]
         ['0806']
         """
-        data = self._begun + waiting.read(self.fileno(), _ROOM, self.path, timeout)
-        frames = []
-        at = 0
-        while len(data) - at >= PREFIX.size:
-            (length,) = PREFIX.unpack_from(data, at)
-            if len(data) - at - PREFIX.size < length:
-                break
-            frames.append(data[at + PREFIX.size : at + PREFIX.size + length])
-            at += PREFIX.size + length
-        self._begun = data[at:]
-        return frames or self.recv(timeout)
+        while not self._records:
+            self._records.feed(waiting.read(self.fileno(), ROOM, self.path, timeout))
+        return self._records.take()
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield frames, one at a time, until recv() raises OSError.
+        """Yield frames, one at a time, until recv() raises OSError. A loop that ends early loses no frame.
 
         >>> with v.stream() as stream:
         ...     ping(v)
@@ -82,7 +115,9 @@ class Stream(Opened):
         '0806'
         """
         while True:
-            yield from self.recv()
+            while not self._records:
+                self._records.feed(waiting.read(self.fileno(), ROOM, self.path, None))
+            yield self._records.next()
 
 
 def _prefix(frame: bytes) -> bytes:

@@ -16,7 +16,7 @@ from virtfs.core import verbs
 from virtfs.core.arguments import Argument, take_impairments
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName, Unit
-from virtfs.core.impairment_text import EXAMPLE
+from virtfs.core.impairment_text import EXAMPLE, WORDS
 from virtfs.core.line_words import LINE_MAX, Words, too_long
 from virtfs.core.quantities import parse_bridge_name, parse_unit_name, splits_unit
 from virtfs.core.quoting import quoted
@@ -39,6 +39,8 @@ _OWN_NAMES: dict[Noun, re.Pattern[str]] = {VIRT: re.compile("virt[0-9]"), BRIDGE
 _LIKE_A_UNIT = re.compile(r"[-+]?[0-9]|virt|tap(?:[0-9]|$)")
 # Usual words for taking something away, which are near to no word of ctl.
 _REMOVING = ("remove", "rm", "del", "delete", "-add", "-bridge")
+_OPPOSITES = {"up": "down", "down": "up", "add": "delete", "delete": "add", "static": "deladdr", "deladdr": "static"}
+_TRUTHS = ("on", "off", "yes", "no", "true", "false", "1", "0")
 _SIMILAR = 0.7  # from 0 to 1; a letter that is missing or wrong in a word of five gives 0.8 or more
 
 
@@ -304,7 +306,7 @@ def _parse_actions(
 
 def _unknown_verb(noun: Noun, word: str, words: Words, actions: Sequence[Action], *, nameless: bool) -> str:
     """Return the error message for a taken word that is no verb. nameless: whether the line lacks the target's name."""
-    if hint := _hint(word, words):
+    if hint := _hint(word, words) or _hint_of_verb(noun, word, words, actions):
         return f"unknown verb {quoted(word)}{hint}"
     if actions and actions[-1].verb == "impair":  # a word of an impairment or the next verb, misspelled
         return f"{quoted(word)} is neither {EXAMPLE} nor a verb: the file help lists the verbs"
@@ -345,6 +347,24 @@ def _hint(word: str, words: Words) -> str:
         return f": {word} begins a line of the mount's ctl"
     if meant := verbs.of_file_named(word):
         return f": the verb is {' or '.join(f'{verb.name} ({verb.meaning})' for verb in meant)}"
+    return ""
+
+
+def _hint_of_verb(noun: Noun, word: str, words: Words, actions: Sequence[Action]) -> str:
+    """Return what _hint() returns, for a word in the place of a verb: "-up", the "on" of "strict on", or "loss"."""
+    meant = verbs.find(noun, word.removeprefix("-"))
+    if word.startswith("-") and meant is not None:
+        opposite = verbs.find(noun, _OPPOSITES.get(meant.name, ""))
+        if opposite:
+            return f": did you mean {quoted(opposite.name)}? The file help lists the verbs"
+        return f": {meant.name} has no opposite; the file help lists the verbs"
+    last = verbs.known(noun, actions[-1].verb) if actions else None
+    if word.lower() in _TRUTHS and last is not None and not last.arguments:
+        file = verbs.of_file(noun, last.file) if last.file else (last,)
+        ways = " or ".join(verb.name for verb in file if not verb.arguments)
+        return f": {last.name} has no value: write {ways}"
+    if noun == VIRT and word in WORDS:
+        return f": write {quoted(' '.join(filter(None, ('impair', word, words.peek()))))}"
     return ""
 
 

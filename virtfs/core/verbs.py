@@ -74,7 +74,7 @@ FORMS: Final = (
         "required",
         False,
         "cable A B|SOCKET [IMPAIRMENT ...]",
-        "carry frames from virtA to virtB or to a socket, and back",
+        "carry the host's frames from tapA to tapB or a socket, and back",
     ),
     Form("uncable", "required", False, "uncable A [B|SOCKET]", "remove that cable; A has only one"),
     Form("mark", "none", False, "mark TEXT", "put TEXT into captures, histories and events"),

@@ -24,6 +24,7 @@ from virtfs.daemon.interface import Interface
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.taps import Found, find, put_back
+from virtfs.files.clients import follow_forks
 from virtfs.files.fd import Held
 from virtfs.files.frame import Holder, TapReturning
 from virtfs.forward.tasks import LONGEST
@@ -68,7 +69,7 @@ class Loans:
     """The taps that are lent to programs.
 
     has_cable: returns whether an interface has a cable. rx_is_read: looks whether a program reads the `rx` of an
-    interface. lock: held while interfaces change.
+    interface. lock: held while interfaces change. directory: the path of the mount point.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Loans:
         has_cable: Callable[[Interface], bool],
         rx_is_read: Callable[[Interface], Awaitable[bool]],
         lock: trio.Lock,
+        directory: str,
     ) -> None:
         self._kernel = kernel
         self._registry = registry
@@ -86,6 +88,7 @@ class Loans:
         self._has_cable = has_cable
         self._rx_is_read = rx_is_read
         self._lock = lock
+        self._directory = directory
         self._all: dict[Interface, Loan] = {}
 
     async def give(
@@ -106,6 +109,8 @@ class Loans:
         """
         way = Given.AWAY if request.lend else Given.SHARED if request.header else Given.PLAIN
         holder = Holder(peer.pid, peer.uid, way is Given.AWAY, ended, find)
+        if not interface.ports.frame.seats.empty():  # the tap is probably refused, with the number of a process
+            await follow_forks(interface.ports.opens, self._directory)
         try:
             return await self._give(interface, request, way, holder, peer)
         except TapReturning as refusal:

@@ -84,7 +84,7 @@ class Daemon:
         """Make all parts and connect them.
 
         state: the file that keeps interfaces, bridges and cables for the next mount, or None if nothing is kept.
-        directory: the path of the mount point, for the labels of metrics.
+        directory: the path of the mount point, for the labels of metrics and to find open files.
         options: the mount options that status.json shows.
         internet: the unit of the interface that virtfs shell --net will create, or None.
         """
@@ -144,7 +144,7 @@ class Daemon:
             limits,
             self.memory,
         )
-        self.loans = Loans(kernel, self.registry, self.follower, self.cables.has, fifos.is_read, lock)
+        self.loans = Loans(kernel, self.registry, self.follower, self.cables.has, fifos.is_read, lock, directory)
         sockets = LoanSockets(fifos.directory, self.registry, self.loans, self.memory, self.errors.report, tasks.start)
         lifecycle = Lifecycle(
             kernel,
@@ -212,7 +212,7 @@ async def serve(
     """Serve a FUSE connection until the file system is unmounted or `stop` is set.
 
     fuse_fd: a descriptor of /dev/fuse for the mount. The caller closes it after this function returns.
-    directory: the path of the mount point, for the labels of metrics. It is not opened.
+    directory: the path of the mount point, for the labels of metrics and to find open files. It is not opened.
     ready: called once, as soon as the mount answers requests.
     state: the path of the file that keeps the text of ctl for the next mount, or None. The interfaces in this file are
     created before any request is answered.

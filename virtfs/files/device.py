@@ -123,6 +123,7 @@ class DeviceHandle:
 
     __slots__ = (
         "_filled",
+        "_heir",
         "dropped",
         "kh",
         "node",
@@ -147,7 +148,7 @@ class DeviceHandle:
         self.whole: dict[int, int] = {}
         self.unfinished: tuple[int, int, int] | None = None
         self.splits = False
-        self._filled = 0
+        self._filled = self._heir = 0
         self.reads = self.dropped = self.parked = 0
 
     def read(self, room: memoryview, size: int) -> int | None:
@@ -234,7 +235,11 @@ class DeviceHandle:
 
     def process(self) -> int:
         """Return the id of the process that has the file open, as far as it is known."""
-        return self.user.pid
+        return self._heir or self.user.pid
+
+    def inherited(self, pid: int) -> None:
+        """Record that the process that opened the file has ended, and that this one has inherited the descriptor."""
+        self._heir = pid
 
     def seated(self) -> int | None:
         """Return the flags of the open(2) if files.frame.Seats counts this open, else None."""

@@ -121,6 +121,8 @@ class HexHandle(TextDeviceHandle):
     def written(self) -> int | None:
         put, end = self._wire.out.put, monotonic_ns() + SLICE
         try:
+            if self._wire.virt.lost:  # also for a write that sends no frame
+                raise VirtError(errno.ENXIO, f"{self._wire.virt.name} is gone")
             while True:
                 for frame in self._items:
                     if frame is not None:

@@ -17,7 +17,7 @@ from virtfs.core.values import OF_KERNEL, TAP_VALUES, VALUES
 from virtfs.core.verbs import VIRT, of_file
 from virtfs.core.virt import COUNTERS, Virt
 from virtfs.files.capture import Capture
-from virtfs.files.clients import clients_text
+from virtfs.files.clients import clients_text, follow_forks
 from virtfs.files.clone import Clone
 from virtfs.files.ctl import Ctl
 from virtfs.files.device import Opens
@@ -189,8 +189,8 @@ class Tree:
     def _clients(self, ports: Ports) -> Text:
         """Return the file `clients`.
 
-        While a program has borrowed the tap, a read queries the kernel: virtfs does not see the program's frames, nor
-        which of its processes still run.
+        A read looks for the heirs of processes that have ended. While a program has borrowed the tap, it also queries
+        the kernel: virtfs does not see the program's frames, nor which of its processes still run.
         """
         virt, opens, seats = ports.wire.virt, ports.opens, ports.frame.seats
 
@@ -199,6 +199,7 @@ class Tree:
                 await self._reports.refresh(virt)
             if seats.holder is not None:
                 await in_thread(seats.holder.look)
+            await follow_forks(opens, self._reports.directory)
 
         return Text(virt, lambda user: clients_text(opens, command_of), refresh=refresh, changes=self._reports.changes)
 

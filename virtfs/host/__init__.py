@@ -58,7 +58,7 @@ The process:
     privileges          drops the capabilities that a server does not need
     processes           looks up the thread that made a FUSE request, and lets a child end with its parent
     peers               Unix sockets, and the processes that connect to them
-    holders             finds the process that has inherited a connection
+    holders             finds the processes that have a connection, a tap or a file open
     threads             runs one call in a thread of its own
     libc                the C library, through ctypes
     textfiles           reads and writes small text files

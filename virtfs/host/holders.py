@@ -1,16 +1,16 @@
-"""Find the processes that have a connection or a tap open.
+"""Find the processes that have a connection, a tap or a file open.
 
-The process that made a connection may have ended, and another may have inherited it (sock_diag(7)).
+The process that opened it may have ended, and another may have inherited it, by fork(2) or over a socket.
 """
 
 import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from virtfs.host.netlink_attributes import find
 from virtfs.host.netlink_messages import U32
@@ -59,6 +59,38 @@ def holding_tap(name: str) -> list[int]:
     own = os.stat("/proc/self/ns/net")
     near = [pid for pid in found if _namespace(pid) == (own.st_dev, own.st_ino)]
     return near or found
+
+
+class OpenFile(NamedTuple):
+    """A descriptor of a process. uid: the user of the process. access: O_RDONLY, O_WRONLY or O_RDWR."""
+
+    process: int
+    uid: int
+    access: int
+
+
+def having_open(paths: Collection[str]) -> dict[str, list[OpenFile]]:
+    """Return the descriptors of all processes for the files with these paths, in the order of the process ids.
+
+    A file is found at its path in the file system itself, not where it is bind-mounted. A process is not found in
+    another PID namespace, or without the right to read its descriptors. Blocks: reads the descriptors of every process
+    of the system, but does not access the files.
+    """
+    found: dict[str, list[OpenFile]] = {path: [] for path in paths}
+    for process in sorted(int(name) for name in os.listdir("/proc") if name.isdecimal()):
+        for number, target in _descriptors(process):
+            if target in found:
+                with suppress(OSError, StopIteration):  # it has been closed meanwhile
+                    uid = os.stat(f"/proc/{process}").st_uid
+                    found[target].append(OpenFile(process, uid, _access(process, number)))
+    return found
+
+
+def _access(process: int, number: str) -> int:
+    """Return the access mode of a descriptor (proc_pid_fdinfo(5))."""
+    lines = read_text(f"/proc/{process}/fdinfo/{number}").splitlines()
+    flags = next(line.split()[1] for line in lines if line.startswith("flags:"))
+    return int(flags, 8) & os.O_ACCMODE
 
 
 def _namespace(process: int) -> tuple[int, int] | None:

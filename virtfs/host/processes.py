@@ -76,6 +76,15 @@ def exists(pid: int) -> bool:
     return os.path.exists(f"/proc/{pid}")
 
 
+def runs(pid: int) -> bool:
+    """Return whether there is a process with this id that is not a zombie. Source: proc_pid_stat(5)."""
+    try:
+        _, _, fields = read_text(f"/proc/{pid}/stat").rpartition(")")  # the command before it may contain anything
+    except OSError:
+        return False
+    return fields.split()[0] not in ("Z", "X")
+
+
 def command_of(pid: int) -> str:
     """Return the command name of a process, "?" if it is gone or in another pid namespace.
 

@@ -194,9 +194,7 @@ COMMAND_MISSING, INTERFACE_MISSING = "put the command after --", "name the inter
         (["3", "--tun", "--vnet-hdr", "--", "true"], "leave out --vnet-hdr"),
     ],
 )
-def test_words_that_do_not_fit_together(
-    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_words_that_do_not_fit_together(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main.main(["exec", *words])
     assert caught.value.code == 2

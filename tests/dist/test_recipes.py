@@ -44,10 +44,10 @@ def installed_documents() -> dict[Path, Path]:
 
 
 def test_every_link_of_an_installed_page_leads_to_an_installed_file() -> None:
-    """test_wheel.py compares the source distribution with the checkout, and docs/test_site.py follows the site's links."""
+    """test_wheel.py compares the source distribution with the checkout, docs/test_site.py follows the site's links."""
     found = installed_documents()
     pages = {place: path for place, path in found.items() if path.suffix == ".md"}
-    assert {path for path in (PROJECT / "doc").glob("*.md")} <= set(pages.values())
+    assert set((PROJECT / "doc").glob("*.md")) <= set(pages.values())
     links = {
         (str(place), os.path.normpath(place.parent / target))
         for place, path in pages.items()
@@ -116,7 +116,7 @@ def test_the_container_has_the_packages_of_the_debian_package() -> None:
     assert set(first.split()) == set(re.findall(r"[\w.+-]+", build[1])) - of_debian | {"gcc", "libc6-dev"}
     depends = re.search(r"^Depends: (.*?)^Recommends: (\w\S*),", control, re.DOTALL | re.MULTILINE)
     assert depends
-    packages = {word for word in re.findall(r"[\w.+-]+", re.sub(r"\$\{[^}]*\}", "", depends[1]))} | {depends[2]}
+    packages = {*re.findall(r"[\w.+-]+", re.sub(r"\$\{[^}]*\}", "", depends[1])), depends[2]}
     assert packages | {"python3", "libfuse3-3"} == set(second.replace("&&", "").split())
 
 

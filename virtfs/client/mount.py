@@ -266,15 +266,16 @@ class Mount(Folder):
     def cable(self, a: End, b: End, impair: str = "", **words: Unpack[Impairment]) -> Cable:
         """Connect two interfaces with a cable, which carries every frame from each to the other. Return the cable.
 
-        impair: the impairment of the cable, such as `"in delay 20ms out loss 1%"`. words: an impairment
-        of both directions, as keyword arguments.
-        OSError: EEXIST, this cable exists; EBUSY, one of the two has another cable.
+        impair: the impairment of the cable, such as `"in delay 20ms out loss 1%"`. words: an impairment of both
+        directions, as keyword arguments, which can be added to a text: `"out loss 1%", seed=7`.
+        OSError: EEXIST, this cable exists; EBUSY, one of the two has another cable. TypeError: a time, a share or a
+        rate in `words` has no unit, or a word of them is also in the text.
 
         >>> net.cable(3, 4, delay="20ms", loss="1%", seed=7).ends
         ('virt3', 'virt4')
         """
         ends = (_end(a), _end(b))
-        text = " ".join(filter(None, (impair, lines.impairment(words))))
+        text = lines.impairment(impair, words)
         self.ctl(f"cable {' '.join(ends)} {text}")
         return Cable(self, ends, text)
 

@@ -25,6 +25,15 @@ M = TypeVar("M", bound="Mount")
 End = int | str | Virt  # an end of a cable: a number, a Virt, or the word for the end in a line of ctl
 
 
+class Directions(dict[str, dict[str, int]]):
+    """The counters of a cable, by direction: "out" and "in". KeyError: there is no such direction."""
+
+    def __missing__(self, name: str) -> dict[str, int]:
+        """Raise KeyError, which says where a counter is."""
+        counter = f': stats["out"][{name!r}]' if name in self["out"] else ""
+        raise KeyError(f'stats has "out" and "in", not {name!r}{counter}')
+
+
 @dataclass(frozen=True, slots=True)
 class Cable:
     """A cable between two interfaces. impair: the impairment of the cable itself, as in the command `cable`.
@@ -38,7 +47,7 @@ class Cable:
     impair: str
 
     @property
-    def stats(self) -> dict[str, dict[str, int]]:
+    def stats(self) -> Directions:
         """The counters of both directions: "out" is from the first end to the second, "in" the reverse.
 
         OSError ENOENT: the cable no longer exists.
@@ -49,7 +58,7 @@ class Cable:
         for cable in self.net.status()["cables"]:
             if {*cable["ends"]} == {*self.ends}:
                 out, back = ("out", "in") if cable["ends"] == [*self.ends] else ("in", "out")
-                return {"out": cable["stats"][out], "in": cable["stats"][back]}
+                return Directions({"out": cable["stats"][out], "in": cable["stats"][back]})
         raise OSError(errno.ENOENT, f"there is no cable between {' and '.join(self.ends)}")
 
     def destroy(self) -> None:
@@ -97,7 +106,9 @@ class Mount(Folder):
         except (FileNotFoundError, NotADirectoryError):
             found = False
         if not found:
-            raise OSError(errno.ENOENT, "no virtfs is mounted here", str(path))
+            in_test = directory is None and "VIRTFS" not in os.environ and "PYTEST_CURRENT_TEST" in os.environ
+            advice = ": in a test, use the fixture virtfs_mount" if in_test else ""
+            raise OSError(errno.ENOENT, f"no virtfs is mounted here{advice}", str(path))
 
     def __enter__(self: M) -> M:
         return self

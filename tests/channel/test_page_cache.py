@@ -4,7 +4,6 @@ import errno
 import os
 from collections.abc import Awaitable
 
-import pytest
 import trio
 from harness.channels import Answer, Bench, Talk, channel
 from harness.in_trio import in_trio
@@ -12,7 +11,6 @@ from harness.waiting import PATIENCE
 
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.core.memory import Memory
-from virtfs.files import text as texts
 from virtfs.files.device import DeviceFile, FixedHandle, Opens, Waiters, WalkHandle
 from virtfs.files.node import ROOT
 from virtfs.files.text import Text
@@ -138,30 +136,3 @@ async def test_a_look_opens_nothing() -> None:
             assert await bench.answers() == [Answer(0, unique, body)]
         assert (await bench.ask(p.FUSE_RELEASE, 2, p.fuse_fh.pack(fh) + bytes(16))).error == 0
         assert talk.to_say[0] == b"first"
-
-
-@in_trio
-async def test_a_long_text_is_made_once_while_nothing_changes() -> None:
-    """The text is reused only for as long as it took to make."""
-    now, changes = 0.0, 0
-
-    def slow(user: User) -> str:
-        nonlocal now
-        now += 0.05
-        return f"{now:.2f}\n"
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(texts, "monotonic", lambda: now)
-        node = Text(ROOT, slow, changes=lambda: changes)
-        handle = node.open(USER, Memory())
-        node.opened(await node.fresh(USER))
-        assert node.size(USER) == 5
-        now += 0.04
-        await handle.renew()
-        assert handle.read(0, 100) == b"0.05\n"
-        changes += 1
-        await handle.renew()
-        assert handle.read(0, 100) == b"0.14\n"
-        now += 0.06
-        await handle.renew()
-        assert handle.read(0, 100) == b"0.25\n"

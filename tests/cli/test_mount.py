@@ -196,7 +196,10 @@ def test_what_cannot_be_is_said_with_its_reason(tmp_path: Path, arguments: list[
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ("mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3", "there is no /dev/fuse: load the module"),
+        (
+            "mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3",
+            "there is no /dev/fuse: as root, run `modprobe fuse`; a",
+        ),
         ("mount --bind /dev/null $(readlink -f $(command -v fusermount3))", "there is no fusermount3: install"),
     ],
 )

@@ -46,6 +46,19 @@ def test_a_command_has_a_virtfs_to_work_with(temporary: Path, who: list[str]) ->
     assert "tap3" not in run(["ip", "link"]).stdout
 
 
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [({}, "54321 54321"), ({"USER": "alice"}, "alice alice"), ({"USER": "alice", "LOGNAME": "al"}, "alice al")],
+)
+def test_the_caller_keeps_a_name(given: dict[str, str], names: str) -> None:
+    """Programs that would look for the name of uid 0 find the caller, here a user without an entry in /etc/passwd."""
+    words = [f"{name}={value}" for name, value in given.items()]
+    echo = ["sh", "-c", 'echo "$USER $LOGNAME"']
+    somebody = [word.replace("1000", "54321") for word in USER]
+    done = run([*somebody, "env", "-u", "USER", "-u", "LOGNAME", *words, *SHELL, *echo])
+    assert (done.stdout, done.stderr) == (f"{names}\n", "")
+
+
 @WHO
 def test_man_finds_the_pages_of_a_checkout(who: list[str]) -> None:
     done = run([*who, *SHELL, "man", "-w", "5", "virtfs"], MANPATH="", PATH="/usr/bin:/bin")
@@ -222,7 +235,8 @@ def test_ctrl_c_and_ctrl_z_are_the_commands(who: list[str]) -> None:
     [
         (
             "mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3",
-            "there is no /dev/fuse and no /dev/net/tun: as root, run `modprobe -a fuse tun`",
+            "there is no /dev/fuse and no /dev/net/tun: as root, run `modprobe -a fuse tun`;"
+            " a container needs --device /dev/fuse and --device /dev/net/tun",
         ),
         ("touch $1; chmod 0 $1; mount --bind $1 /dev/net/tun", "as root, run `chmod 0666 /dev/net/tun`"),
         (

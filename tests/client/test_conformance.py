@@ -75,7 +75,7 @@ def test_every_command_has_its_method() -> None:
 
 def test_every_word_of_an_impairment_has_its_keyword() -> None:
     words = {"distribution": "normal", "rate": "1mbit", "gap": "5", "limit": "5", "seed": "5", "delay": "20ms 5ms"}
-    line = lines.impairment({name: words.get(name, "1%") for name in lines.Impairment.__annotations__})
+    line = lines.impairment("", {name: words.get(name, "1%") for name in lines.Impairment.__annotations__})
     impairment, count = impairment_text.parse_impairment(line.split())
     assert count == len(line.split())
     assert impairment != UNIMPAIRED

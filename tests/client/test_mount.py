@@ -3,8 +3,10 @@
 import errno
 import io
 import os
+import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness.fixtures import Alone
@@ -267,6 +269,44 @@ def test_cables(net: virtfs.Mount, v: virtfs.Virt) -> None:
         net.uncable(3)
     with pytest.raises(OSError, match="wobble"):
         net.cable(3, 4, wobble=3)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "impair"),
+    [
+        ("out loss 20% in delay 1ms", {"seed": 5}, "in delay 1ms seed 5 out loss 20% seed 5"),
+        ("out loss 20%", {"seed": 5}, "out loss 20% seed 5"),
+        ("out loss 20%", {"delay": "1ms", "seed": None}, "in delay 1ms out delay 1ms loss 20%"),
+        ("in reorder 5%", {"delay": "1ms", "seed": 5}, "in delay 1ms reorder 5% seed 5 out delay 1ms seed 5"),
+        ("loss 20", {"seed": 5}, "loss 20% seed 5"),
+        ("delay 20", {}, "delay 20us"),
+        ("", {"delay": "1000us", "limit": 1000}, "delay 1ms"),
+        ("in delay 1ms out delay 1ms", {}, "delay 1ms"),
+    ],
+)
+def test_keywords_apply_to_both_directions_of_a_cable(
+    net: virtfs.Mount, v: virtfs.Virt, text: str, words: Any, impair: str
+) -> None:
+    assert net.cable(v, net.create(4), text, **words).impair == impair
+    assert net.cables[0].impair == impair
+
+
+def test_keywords_of_an_impairment_that_are_wrong(net: virtfs.Mount, v: virtfs.Virt) -> None:
+    net.create(4)
+    for text, words, reason in (
+        ("out seed 7 loss 1%", {"seed": 5}, 'seed=5 is also in the text "out seed 7 loss 1%": give it once'),
+        ("", {"delay": 20}, 'delay=20 has no unit: give a text, such as delay="20ms"'),
+        ("", {"delay": "20"}, "delay='20' has no unit: give a text, such as delay=\"20ms\""),
+        ("", {"delay": "20ms 5"}, "delay='20ms 5' has no unit"),
+        ("", {"loss": "gemodel 1% 10"}, "loss='gemodel 1% 10' has no unit"),
+    ):
+        with pytest.raises(TypeError, match=re.escape(reason)):
+            net.cable(3, 4, text, **words)
+    for call in (v.set, net.create):
+        with pytest.raises(TypeError, match="seed=5 is not a verb: give it in a text, such as impair="):
+            call(impair="loss 1%", seed=5)  # type: ignore[call-arg]
+    assert net.cables == []
+    assert v.impair == ""
 
 
 def test_bridges(mount: Mount, net: virtfs.Mount, v: virtfs.Virt) -> None:

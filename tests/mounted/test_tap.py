@@ -20,7 +20,7 @@ def test_the_message_names_who_holds_a_tap(mount: Mount) -> None:
     mount.sh(f"mkdir /mnt/second; {virtfs} mount /mnt/second; echo create 88 >/mnt/second/ctl")
     with fails(errno.EBUSY):
         mount.ctl("create 88 up")
-    said = r'"create 88 up": "tap88" is held by process [0-9]+ \("-m virtfs mount /mnt/second"\)'
+    said = r'"create 88 up": "tap88" is held by process [0-9]+ \("virtfs mount /mnt/second"\)'
     assert re.fullmatch(said, mount.read("last_error"))
     mount.sh(f"{virtfs} umount /mnt/second; rmdir /mnt/second")
     mount.ctl("create 88 up\ndestroy 88")

@@ -1,5 +1,7 @@
 """Programs in namespaces, hosts and cables of the pytest plugin: what goes wrong is said at once."""
 
+import re
+
 import pytest
 from harness.places import Place
 
@@ -8,9 +10,11 @@ from .test_plugin import command
 pytest_plugins = ["pytester"]
 
 _PROGRAMS = """
-    import subprocess, sys
+    import socket, subprocess, sys
     import pytest
+    from virtfs.testing.netns import Netns
 
+    SEND = "import socket; socket.socket(type=2).sendto(b'from the namespace', ('127.0.0.1', 7))"
     SERVE = (
         "import socket, sys, time;"
         "listener = socket.create_server(('', 5201), reuse_port='share' in sys.argv);"
@@ -56,6 +60,38 @@ _PROGRAMS = """
             started = call(name, **options)
             assert (started.returncode if way == "run" else started.wait()) == 0
 
+    @pytest.mark.parametrize("way", ["run", "start"])
+    def test_words_that_are_not_given_one_by_one(netns, way):
+        call = getattr(netns, way)
+        with pytest.raises(FileNotFoundError) as failure:
+            call("ping -c1 10.0.0.2")
+        assert failure.value.__notes__ == ['give the words one by one: "ping", "-c1", "10.0.0.2"']
+        with pytest.raises(TypeError, match='^the word 1 is not a text: write "1"$'):
+            call("ping", "-c", 1)
+
+    @pytest.mark.parametrize("call", [
+        lambda netns: netns.run("true"), lambda netns: netns.start("true"), lambda netns: netns.socket(),
+        lambda netns: netns.command("true"),
+    ])
+    def test_a_closed_namespace(call):
+        with Netns() as netns:
+            call(netns)
+        with pytest.raises(ValueError, match="^this namespace is closed: its test"):
+            call(netns)
+
+    def test_a_socket_of_the_test(netns):
+        with netns.socket(kind=socket.SOCK_DGRAM) as ours:
+            ours.bind(("127.0.0.1", 7))
+            netns.run(sys.executable, "-c", SEND)
+            assert ours.recv(100) == b"from the namespace"
+        with pytest.raises(OSError, match="Protocol not supported"):
+            netns.socket(proto=200)
+        other = netns.socket(socket.AF_INET6)
+        netns.close()
+        assert other.fileno() == -1, "closed with the namespace"
+        with socket.socket() as outside, pytest.raises(OSError):
+            outside.connect(("127.0.0.1", 7))
+
     @pytest.mark.parametrize(("port", "error", "reason"), [
         ("80", TypeError, "listening is the number of a TCP port, such as 5201, not '80'"),
         (0, ValueError, "listening=0 is not a TCP port: ports are 1 to 65535"),
@@ -76,7 +112,7 @@ _PROGRAMS = """
 
 def test_programs_in_a_namespace(pytester: pytest.Pytester, elsewhere: Place) -> None:
     pytester.makepyfile(_PROGRAMS)
-    pytester.run(*elsewhere.command(*command(pytester)), timeout=50).assert_outcomes(passed=9)
+    pytester.run(*elsewhere.command(*command(pytester)), timeout=50).assert_outcomes(passed=16)
 
 
 _LABS = """
@@ -97,11 +133,21 @@ _LABS = """
             (lambda: lab.host("d", netns=a.netns), r"use virt.set\\(netns=host.netns\\)"),
             (lambda: lab.cable(a, b, delay=20), 'delay=20 has no unit: give a text, such as delay="20ms"'),
             (lambda: lab.cable(a, b, delay="20ms", jitter="5ms"), 'as in delay="20ms 5ms"'),
+            (lambda: a.run("ping", "-c", 1), 'the word 1 is not a text: write "1"'),
         ]:
             with pytest.raises(TypeError, match=reason):
                 call()
         assert [host.name for host in lab] == ["a", "b", "c"]
         assert lab.net.cables == []
+        with pytest.raises(KeyError, match='for an impairment, write impair="delay 5ms"'):
+            lab.switch(a, b, "delay 5ms")
+
+    def test_counters_of_a_cable(lab):
+        stats = lab.cable(lab.host("a"), lab.host("b")).stats
+        for name, hint in {"lost": ''': stats["out"]['lost']''', "wobble": ""}.items():
+            with pytest.raises(KeyError) as failure:
+                stats[name]
+            assert failure.value.args[0] == f'''stats has "out" and "in", not {name!r}{hint}'''
 
     def test_a_switch_with_an_interface(lab, virt):
         assert len(lab.switch(lab.host("a"), virt).members) == 2
@@ -122,7 +168,98 @@ _LABS = """
 
 def test_hosts_and_cables(pytester: pytest.Pytester, elsewhere: Place) -> None:
     pytester.makepyfile(_LABS)
-    pytester.run(*elsewhere.command(*command(pytester)), timeout=50).assert_outcomes(passed=5)
+    pytester.run(*elsewhere.command(*command(pytester)), timeout=50).assert_outcomes(passed=6)
+
+
+_LINES = """
+    import virtfs
+
+    def helper(lab):
+        lab.host("a").run("false")  # in the helper
+
+    def test_a_command(lab):
+        helper(lab)  # in the test
+
+    def test_a_refusal(virt):
+        virt.mtu = 1  # a refusal
+
+    def test_a_counter(virt):
+        virt.stats["wobble"]  # a counter
+
+    def test_a_cable(lab):
+        lab.cable(lab.host("a"), "b")  # a cable
+
+    def test_a_new_mount(virtfs_mount, tmp_path):
+        virtfs.Mount(tmp_path)  # a mount
+"""
+
+
+@pytest.mark.parametrize("form", ["short", "line", "long"])
+def test_reports_end_with_the_line_of_the_test(pytester: pytest.Pytester, elsewhere: Place, form: str) -> None:
+    pytester.makepyfile(test_lines=_LINES)
+    result = pytester.run(*elsewhere.command(*command(pytester, f"--tb={form}")), timeout=50)
+    result.assert_outcomes(failed=5)
+    lines = _LINES.splitlines()
+    for wanted in ("# in the helper", "# a refusal", "# a counter", "# a cable", "# a mount"):
+        number = next(number for number, line in enumerate(lines) if wanted in line)
+        result.stdout.fnmatch_lines_random(f"*test_lines.py:{number}: *")
+    result.stdout.no_fnmatch_line("*virtfs/testing/*.py:*")
+    result.stdout.no_fnmatch_line("*virtfs/client/*.py:*")
+
+
+_MODULE = """
+    from contextlib import ExitStack
+    import os, subprocess, sys
+    import pytest, virtfs
+    from virtfs.testing.lab import Lab
+    from virtfs.testing.netns import Netns
+
+    @pytest.fixture(scope="module")
+    def pair(virtfs_mount):
+        with ExitStack() as stack:
+            lab = Lab(virtfs_mount, lambda: stack.enter_context(Netns()))
+            lab.cable(lab.host("a", "10.0.0.1/24"), lab.host("b", "10.0.0.2/24"))
+            yield lab
+            for host in lab:
+                host.virt.destroy()
+
+    def test_first(pair):
+        pair["a"].run("ping", "-c1", pair["b"].address)
+
+    def test_second(pair, virt):
+        with virt.open() as port:
+            port.send(bytes(60))
+        assert not "the frames of the test before"
+
+    def test_third(pair):
+        pair["a"].run("ping", "-c1", pair["b"].address)
+        assert not "the frames of this test"
+
+    def test_programs_use_the_mount(virtfs_mount):
+        assert virtfs.Mount().path == virtfs_mount.path
+        program = "import virtfs; print(virtfs.Mount().path)"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.stdout == f"{virtfs_mount.path}\\n", done.stderr
+"""
+
+
+def test_frames_of_earlier_tests_are_told_apart(pytester: pytest.Pytester, elsewhere: Place) -> None:
+    """In a lab that several tests use, only the frames since the test began belong to it."""
+    pytester.makepyfile(test_pair=_MODULE)
+    result = pytester.run(*elsewhere.command(*command(pytester, "--tb=line")), timeout=50)
+    result.assert_outcomes(passed=2, failed=2)
+    assert re.findall(r"virt\d \(a\): .*: (\d+ frames?.*)", result.stdout.str()) == [
+        "4 frames, 0 of them since this test began",
+        "6 frames, 2 of them since this test began",
+    ]
+    result.stdout.fnmatch_lines(["virt2: *-virt2.pcapng: 1 frame"])
+
+
+def test_without_the_fixture_the_error_names_it(pytester: pytest.Pytester, elsewhere: Place) -> None:
+    pytester.makepyfile("import virtfs\n\ndef test_nowhere():\n    virtfs.Mount()\n")
+    words = command(pytester, "--tb=line")
+    result = pytester.run(*elsewhere.command(*words[:3], "-u", "VIRTFS", *words[3:]), timeout=50)
+    result.stdout.fnmatch_lines(["*no virtfs is mounted here: in a test, use the fixture virtfs_mount: '/mnt/virt'*"])
 
 
 _NOTHING = """

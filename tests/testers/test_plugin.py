@@ -47,7 +47,7 @@ _FIXTURES = """
     def test_the_examples_of_docstrings(lab, netns):
         (first, text), *rest = documented(labs.Lab)
         assert passes(first, text, {"lab": lab})
-        names = {"lab": lab, "netns": netns, "a": lab["a"], "b": lab["b"]}
+        names = {"lab": lab, "netns": netns, "a": lab["a"], "b": lab["b"], "socket": socket}
         for name, text in [*documented(labs.Host), *rest]:
             for cable in lab.net.cables:
                 cable.destroy()
@@ -158,7 +158,7 @@ def test_two_workers_without_root(pytester: pytest.Pytester) -> None:
     result = pytester.run(
         *_USER, *_VIRTFS, "shell", "--", "sh", "-c", script.replace("python", sys.executable, 1), timeout=170
     )
-    result.assert_outcomes(passed=24, failed=1)
+    result.assert_outcomes(passed=27, failed=1)
     before, *links_and_servers = result.outlines[-6:-3]
     assert int(before) == int(result.outlines[-3]) + 1, "only the mount of virtfs shell is left"
     assert links_and_servers == ["1", "0"]

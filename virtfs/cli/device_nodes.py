@@ -16,7 +16,9 @@ def check_devices(*devices: Path) -> None:
     missing = [device for device in devices if not device.exists()]
     if missing:
         what, modules = " and no ".join(map(str, missing)), " ".join(device.name for device in missing)
-        raise VirtError(errno.ENODEV, f"there is no {what}: as root, run `modprobe -a {modules}`")
+        options = " and ".join(f"--device {device}" for device in missing)
+        advice = f"as root, run `modprobe -a {modules}`; a container needs {options}"
+        raise VirtError(errno.ENODEV, f"there is no {what}: {advice}")
     denied = [device for device in devices if not os.access(device, os.R_OK | os.W_OK)]
     if denied:
         what = " and ".join(f"{device} (mode {device.stat().st_mode & 0o777:04o})" for device in denied)

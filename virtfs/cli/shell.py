@@ -27,7 +27,7 @@ from virtfs.cli.lacking import CONFINED, FOR_A_SHELL, UNMASKED, lacking
 from virtfs.cli.shell_mark import MARK, inside
 from virtfs.cli.shell_net import check_passt, start_passt
 from virtfs.cli.signals import unless_ignored
-from virtfs.cli.surroundings import complain
+from virtfs.cli.surroundings import complain, name_caller
 from virtfs.cli.unstarted import TOO_MANY
 from virtfs.cli.usermap import map_users
 from virtfs.client import temporary
@@ -73,6 +73,7 @@ def shell(command: list[str], stay: bool = False, net: bool = False) -> int:
     VirtError: the system forbids namespaces or access to a device; the error message says what to change.
     """
     check_devices(FUSE, TUN)
+    name_caller()
     if not os.geteuid() and (missing := lacking(FOR_A_SHELL)):
         raise VirtError(errno.EPERM, f"cannot create namespaces: {missing}")
     if net:

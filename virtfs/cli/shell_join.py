@@ -16,6 +16,7 @@ from typing import NamedTuple
 import virtfs
 from virtfs.cli.shell_init import ENDING, with_sbin
 from virtfs.cli.shell_mark import MARK, MOUNT_AGAIN
+from virtfs.cli.surroundings import name_caller
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import quoted
 from virtfs.fuse.mounttable import parse
@@ -129,6 +130,7 @@ def join(directory: str | None, command: list[str], stay: bool = False) -> int:
     # The ids of the caller are mapped to 0 (usermap.py). setgroups(2) may be denied, so nsenter(1) must not call it.
     options = ["--preserve-credentials", *(f"--{'mount' if name == 'mnt' else name}" for name in spaces)]
     os.environ["VIRTFS"] = shell.directory
+    name_caller()
     os.environ["PATH"] = with_sbin(os.environ.get("PATH", os.defpath))
     inside = [sys.executable, "-I", "-S", "-c", _INSIDE, package, os.getcwd() if stay else shell.directory, *command]
     # As in shell(), Ctrl-C ends only the command.

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import io
 import os
+import pwd
 import sys
 
 from virtfs.cli.denied import why_denied, why_not_made
@@ -33,6 +34,23 @@ def settle() -> None:
     _use_utf8()
     sys.stdout = _stream(sys.stdout, 1)
     sys.stderr = _stream(sys.stderr, 2)
+
+
+def name_caller() -> None:
+    """Set USER and LOGNAME to the name of the user who calls, unless they are set, for programs in a user namespace.
+
+    There every caller has uid 0. Programs that look up a name, such as getpass.getuser() in Python, would find root and
+    mistake the files of this user for those of root. A user without a name gets the number.
+    """
+    uid = os.getuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = str(uid)
+    name = os.environ.get("USER") or os.environ.get("LOGNAME") or name
+    for variable in ("USER", "LOGNAME"):
+        if not os.environ.get(variable):
+            os.environ[variable] = name
 
 
 def complain(program: str, sentence: str) -> None:

@@ -5,6 +5,9 @@ from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Protocol, TypedDict, runtime_checkable
 
+from virtfs.core.errors import VirtError
+from virtfs.core.impairment import BOTH, UNIMPAIRED
+from virtfs.core.impairment_text import WORDS, format_impairments, parse_impairments
 from virtfs.core.quoting import quoted
 from virtfs.core.verbs import VIRT, Noun, find
 
@@ -110,6 +113,7 @@ class Impairment(TypedDict, total=False):
     seed: Number
 
 
+_IDLE = frozenset(("seed", "limit"))  # words of an impairment that have no effect without others
 # The words of an impairment whose values have a unit, with an example.
 _UNITS = {
     "delay": "20ms",
@@ -129,7 +133,7 @@ def words(verbs: Mapping[str, object], noun: Noun = VIRT) -> str:
     iterable of strings repeats the verb, once for each string. `no_inet="10.0.3.1/24"` is `-inet 10.0.3.1/24`.
     The words are in the order of the keywords, except that a verb that takes the rest of the line comes last.
     OSError EINVAL: an argument is empty, contains a newline, or would begin a comment; or two verbs take the rest of
-    the line.
+    the line. TypeError: a word of an impairment is given as a verb.
 
     >>> words({"up": True, "mtu": 1400, "strict": False, "inet": ["10.0.3.1/24", "10.0.4.1/24"]})
     'up mtu 1400 -strict inet 10.0.3.1/24 inet 10.0.4.1/24'
@@ -139,26 +143,69 @@ def words(verbs: Mapping[str, object], noun: Noun = VIRT) -> str:
     for keyword, value in verbs.items():
         name = f"-{keyword[3:]}" if keyword.startswith("no_") else keyword
         verb = find(noun, name)
+        if verb is None and noun is VIRT and keyword in WORDS:
+            example = 'impair="delay 20ms loss 1% seed 7"'
+            raise TypeError(f"{keyword}={value!r} is not a verb: give it in a text, such as {example}")
         (last if verb is not None and verb.rest_of_line else first).extend(_with_arguments(name, value, noun))
     if len(last) > 1:
         raise OSError(errno.EINVAL, f"each of {quoted(last[0])} and {quoted(last[1])} needs a line of its own")
     return " ".join(first + last)
 
 
-def impairment(words: Mapping[str, object]) -> str:
-    """Return the words of an impairment.
+def impairment(text: str, words: Mapping[str, object]) -> str:
+    """Return the text of an impairment in the form in which the server prints it.
 
-    TypeError: a time, a share or a rate is a number, which has no unit; or there is a word "jitter".
+    text: an impairment in words, perhaps of each direction. words: further words, as keyword arguments, which apply to
+    both directions. If the text is about one direction, the other one gets them too, unless they have no effect there.
+    TypeError: a word is in the text, too; a time, a share or a rate has no unit; or there is a word "jitter".
 
-    >>> impairment({"delay": "20ms", "loss": "1%", "seed": 7})
+    >>> impairment("", {"delay": "20ms", "loss": "1%", "seed": 7})
     'delay 20ms loss 1% seed 7'
+    >>> impairment("out loss 20% in delay 1ms", {"seed": 5})
+    'in delay 1ms seed 5 out loss 20% seed 5'
     """
     for name, value in words.items():
-        if name == "jitter":
-            raise TypeError(f'jitter={value!r}: the jitter is the second time of delay, as in delay="20ms 5ms"')
-        if name in _UNITS and isinstance(value, int | float):
-            raise TypeError(f'{name}={value!r} has no unit: give a text, such as {name}="{_UNITS[name]}"')
-    return " ".join(f"{name} {_argument(name, value)}" for name, value in words.items() if value is not None)
+        _check_unit(name, value)
+    more = [f"{name} {_argument(name, value)}" for name, value in words.items() if value is not None]
+    parts = _by_direction(text.split())
+    if more and len(parts) == 1 and (one := next(iter(parts))) and not words.keys() <= _IDLE:
+        parts["in" if one == "out" else "out"] = []
+    for given in parts.values() if more else ():
+        if twice := [name for name in words if name in given and words[name] is not None]:
+            raise TypeError(f"{twice[0]}={words[twice[0]]!r} is also in the text {quoted(text)}: give it once")
+    whole = " ".join(" ".join(filter(None, (direction, *given, *more))) for direction, given in parts.items())
+    return _normal(whole)
+
+
+def _by_direction(words: list[str]) -> dict[str, list[str]]:
+    """Return the words of each direction of an impairment. The key is "" for both directions."""
+    if not words or words[0] not in BOTH:
+        return {"": words}
+    parts: dict[str, list[str]] = {}
+    for word in words:
+        if word in BOTH and word not in parts:
+            given = parts[word] = []
+        else:
+            given.append(word)
+    return parts
+
+
+def _normal(text: str) -> str:
+    """Return an impairment in the form in which the server prints it, or the same text if it is not an impairment."""
+    words = text.split()
+    try:
+        found, count = parse_impairments(words)
+    except VirtError:
+        return text  # which the server refuses, with its reason
+    return format_impairments(*(found.get(way, UNIMPAIRED) for way in BOTH)) if count == len(words) else text
+
+
+def _check_unit(name: str, value: object) -> None:
+    """Raise TypeError if the value of a word lacks its unit, or if there is no such word."""
+    if name == "jitter":
+        raise TypeError(f'jitter={value!r}: the jitter is the second time of delay, as in delay="20ms 5ms"')
+    if name in _UNITS and value is not None and any(word[-1:].isdigit() for word in str(value).split()):
+        raise TypeError(f'{name}={value!r} has no unit: give a text, such as {name}="{_UNITS[name]}"')
 
 
 def _with_arguments(name: str, value: object, noun: Noun) -> list[str]:

@@ -25,6 +25,15 @@ M = TypeVar("M", bound="Mount")
 End = int | str | Virt  # an end of a cable: a number, a Virt, or the word for the end in a line of ctl
 
 
+class Directions(dict[str, dict[str, int]]):
+    """The counters of a cable, by direction: "out" and "in". KeyError: there is no such direction."""
+
+    def __missing__(self, name: str) -> dict[str, int]:
+        """Raise KeyError, which says where a counter is."""
+        counter = f': stats["out"][{name!r}]' if name in self["out"] else ""
+        raise KeyError(f'stats has "out" and "in", not {name!r}{counter}')
+
+
 @dataclass(frozen=True, slots=True)
 class Cable:
     """A cable between two interfaces. impair: the impairment of the cable itself, as in the command `cable`.
@@ -38,7 +47,7 @@ class Cable:
     impair: str
 
     @property
-    def stats(self) -> dict[str, dict[str, int]]:
+    def stats(self) -> Directions:
         """The counters of both directions: "out" is from the first end to the second, "in" the reverse.
 
         OSError ENOENT: the cable no longer exists.
@@ -49,7 +58,7 @@ class Cable:
         for cable in self.net.status()["cables"]:
             if {*cable["ends"]} == {*self.ends}:
                 out, back = ("out", "in") if cable["ends"] == [*self.ends] else ("in", "out")
-                return {"out": cable["stats"][out], "in": cable["stats"][back]}
+                return Directions({"out": cable["stats"][out], "in": cable["stats"][back]})
         raise OSError(errno.ENOENT, f"there is no cable between {' and '.join(self.ends)}")
 
     def destroy(self) -> None:
@@ -110,7 +119,9 @@ class Mount(Folder):
         path = Path(os.environ.get("VIRTFS", "/mnt/virt") if directory is None else directory).absolute()
         super().__init__(path, path)
         if not _is_mount(path):
-            raise OSError(errno.ENOENT, f"no virtfs is mounted here{_around(path)}", str(path))
+            in_test = directory is None and "VIRTFS" not in os.environ and "PYTEST_CURRENT_TEST" in os.environ
+            advice = ": in a test, use the fixture virtfs_mount" if in_test else _around(path)
+            raise OSError(errno.ENOENT, f"no virtfs is mounted here{advice}", str(path))
 
     def __enter__(self: M) -> M:
         return self
@@ -281,15 +292,16 @@ class Mount(Folder):
 
         Programs that have the frames of the interfaces open are not connected: use a bridge for them.
 
-        impair: the impairment of the cable, such as `"in delay 20ms out loss 1%"`. words: an impairment
-        of both directions, as keyword arguments.
-        OSError: EEXIST, this cable exists; EBUSY, one of the two has another cable.
+        impair: the impairment of the cable, such as `"in delay 20ms out loss 1%"`. words: an impairment of both
+        directions, as keyword arguments, which can be added to a text: `"out loss 1%", seed=7`.
+        OSError: EEXIST, this cable exists; EBUSY, one of the two has another cable. TypeError: a time, a share or a
+        rate in `words` has no unit, or a word of them is also in the text.
 
         >>> net.cable(3, 4, delay="20ms", loss="1%", seed=7).ends
         ('virt3', 'virt4')
         """
         ends = (_end(a), _end(b))
-        text = " ".join(filter(None, (impair, lines.impairment(words))))
+        text = lines.impairment(impair, words)
         self.ctl(f"cable {' '.join(ends)} {text}")
         return Cable(self, ends, text)
 

@@ -335,6 +335,7 @@ class Virt(Folder):
     def capture(self) -> io.FileIO:
         """Open a live capture as an unbuffered pcapng file. It contains all later frames in both directions.
 
+        A read waits for frames, and returns those that are there; more may follow. history() never waits.
         OSError: EPERM, the server lacks CAP_NET_RAW.
 
         >>> with v.capture() as file:

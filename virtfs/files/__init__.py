@@ -5,6 +5,7 @@ The tree and the basic kinds of files:
     tree      the names below the mount point
     node      directories, links, files
     text      text files: a value, a report, a script of commands
+    readers   makes texts about the whole mount for their readers
     listing   an open directory
     device    files that behave like a character device
     ports     the device files of one interface, which share a wire

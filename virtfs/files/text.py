@@ -12,8 +12,9 @@ import errno
 import select
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
 from math import inf
-from time import monotonic
+from time import monotonic, thread_time
 
 import trio
 
@@ -23,12 +24,12 @@ from virtfs.core.memory import Kind, Memory
 from virtfs.core.quoting import encode
 from virtfs.files.device import PollId
 from virtfs.files.node import Node, Owner, Rights
-from virtfs.forward.slices import Slices, in_slices
+from virtfs.files.readers import Readers
+from virtfs.forward.slices import Slices, in_slices, metered
 
 # While a write is applied, its data may exist in four copies: the pieces as received, the joined bytes, the decoded
 # text, and the current line.
 _COPIES = 4
-CHEAP = 0.005  # seconds. A text that takes less time to generate is regenerated for each reader.
 # Bytes. A longer text about the whole mount may take more than 2 ms to generate, so it is generated only in slices. A
 # stat or a poll cannot wait that long, so neither generates such a text. The limit is not a time, because times depend
 # on the load.
@@ -65,17 +66,15 @@ class Text(Node):
     changes: returns a number that is different after every change of state. Counters do not affect this number. Only
     texts about the whole mount have `changes`, because they may be long.
 
-    A text that has `changes` and took longer than CHEAP to make is reused for as long as it took to make, unless
-    `changes` returns a different number. So making texts takes at most half of the server's time.
+    Requests for a text that has `changes` share one text if they wait together (files.readers).
     """
 
     __slots__ = (
         "_claimed",
-        "_cost",
-        "_fresh",
         "_latest",
         "_made",
         "_made_at",
+        "_readers",
         "_renewing",
         "_unsteady",
         "_work",
@@ -127,12 +126,10 @@ class Text(Node):
         self.rights = rights or (Rights.VALUE if write else Rights.REPORT)
         self._latest = b""
         self._made = -1  # the value of changes() when _latest was made
-        # When _latest was made (monotonic()), how long that took, and how long it took including the refresh, all in
-        # seconds.
-        self._made_at = self._work = self._cost = 0.0
+        self._made_at = self._work = 0.0  # when _latest was made (monotonic()), and the processor time of that, in s
         self._claimed = False  # whether a task has claimed the regeneration of the text shared by pollers
         self._renewing: trio.Event | None = None  # set when the running regeneration ends; None if none runs
-        self._fresh = False  # whether _latest was made after a refresh
+        self._readers = None if changes is None else Readers()
 
     def permissions(self) -> int:
         return self.rights.bits(self.owner.mode)
@@ -153,7 +150,7 @@ class Text(Node):
         length that was last reported to the kernel.
         """
         if user is not None:
-            text = self._latest if self._long() or self._kept() else self._make(user)
+            text = self._latest if self._long() else self._make(user)
             # tar(1) fails if a file grows, or if its time changes, while it is read.
             self.reported = len(self.measured if self._alike(text, self.measured) else self._measure(text))
         return self.reported
@@ -174,21 +171,22 @@ class Text(Node):
         return len(self._measure(text))
 
     async def fresh(self, user: User) -> bytes:
-        """Return the encoded text: a new one made after a refresh, or an earlier one that may be reused (see Text)."""
-        if (text := self.ready(user)) is not None:
-            return text
-        began = monotonic()
+        """Return the encoded text, made after a refresh. It shows all that happened before the call."""
+        if self._readers is None:
+            return await self._renewed(user)
+        return await self._readers.text(user, self._renewed)
+
+    async def _renewed(self, user: User) -> bytes:
         await self.refresh()
-        refreshed = monotonic() - began
-        text = await self._make_in_slices(user)
-        self._cost, self._fresh = refreshed + self._work, True
-        return text
+        return await self._make_in_slices(user)
 
     def ready(self, user: User) -> bytes | None:
         """Return what fresh() returns, or None if that may take time."""
-        if self._kept() and self._fresh:
-            return self._latest
         return None if self.waits else self._make(user)
+
+    def lasts(self, user: User) -> float:
+        """Return until when the text that fresh() has just returned may be used again, for the same open."""
+        return 0.0 if self._readers is None else self._readers.lasts(user)
 
     def now(self, user: User) -> bytes:
         """Return the encoded text without a refresh."""
@@ -240,12 +238,16 @@ class Text(Node):
         finally:
             self._claimed = False
 
+    def unchanged(self) -> bool:
+        """Return whether only counters can have changed since the latest text was made."""
+        return self.changes is not None and self._made == self.changes()
+
     def outdated(self) -> float:
         """Return the number of seconds until the text shared by pollers may be regenerated.
 
         Return inf if the text is up to date.
         """
-        if self.changes is None or self._made == self.changes():
+        if self.changes is None or self.unchanged():
             return inf
         return max(self._made_at + PAUSE * self._work - monotonic(), 0.0)
 
@@ -276,7 +278,7 @@ class Text(Node):
 
         In that case, return the last complete text, or the beginning of this one if there is none.
         """
-        version, began, text = self._version(), monotonic(), self.text(user)
+        version, began, text = self._version(), thread_time(), self.text(user)
         if not isinstance(text, str):
             pieces, size = [], 0
             for piece in text:
@@ -285,39 +287,25 @@ class Text(Node):
                 if self.changes is not None and (size > LONG or len(pieces) > PIECES):
                     return self._latest or encode("".join(pieces))
             text = "".join(pieces)
-        return self._take(encode(text), version, monotonic() - began)
+        return self._take(encode(text), version, thread_time() - began)
 
     def _version(self) -> int:
         return 0 if self.changes is None else self.changes()
 
     async def _make_in_slices(self, user: User) -> bytes:
-        version, began, text = self._version(), monotonic(), self.text(user)
-        if isinstance(text, str):
-            return self._take(encode(text), version, monotonic() - began)
-        slices = Slices()
-        encoded = await in_slices(_encoded(text), slices)
-        joined = b"".join(encoded)
-        await slices.pause()
-        return self._take(joined, version, slices.worked / 1e9)
+        version = self._version()
+        text, work = await metered(_in_slices(self.text(user)))
+        return self._take(text, version, work)
 
     def _take(self, text: bytes, version: int, work: float) -> bytes:
-        """Store a new text as the latest. version: changes() before it was made. work: seconds that making it took."""
+        """Store a new text as the latest. version: changes() before it was made. work: the processor time of that."""
         if version < self._made and self.changes is not None:
             return text  # another task has made a later text in the meantime
         if text != self._latest:
             # If the text has not changed, keep the old object, so that all snapshots share one object.
             self._latest = text
-        self._made, self._made_at, self._fresh = version, monotonic(), False
-        self._work = self._cost = work
+        self._made, self._made_at, self._work = version, monotonic(), work
         return self._latest
-
-    def _kept(self) -> bool:
-        return (
-            self.changes is not None
-            and self._cost > CHEAP
-            and self._made == self.changes()
-            and monotonic() - self._made_at < self._cost
-        )
 
     def open(self, user: User, memory: Memory) -> "TextHandle":
         """Return a new handle. The kernel has already checked the permission bits.
@@ -341,13 +329,24 @@ def _encoded(pieces: Iterable[str]) -> Iterator[bytes]:
     yield encode("".join(some))
 
 
+async def _in_slices(text: str | Iterator[str]) -> bytes:
+    """Encode a text. If it comes in pieces, other tasks may run between two of them."""
+    if isinstance(text, str):
+        return encode(text)
+    slices = Slices()
+    encoded = await in_slices(_encoded(text), slices)
+    joined = b"".join(encoded)
+    await slices.pause()
+    return joined
+
+
 class TextHandle:
     """One open of a text file. The user is charged for the snapshot, and for the data of a write that is being applied.
 
     waiting: the number of reads that wait for a refresh.
     """
 
-    __slots__ = ("_content", "_input", "_released", "kh", "node", "snapshot", "user", "waiting")
+    __slots__ = ("_content", "_input", "_offered", "_released", "kh", "node", "snapshot", "user", "waiting")
 
     def __init__(self, node: Text, user: User, memory: Memory) -> None:
         self.node = node
@@ -355,6 +354,7 @@ class TextHandle:
         self._content = memory.hold(Kind.CONTENTS, user.uid)
         self._input = memory.hold(Kind.INPUT, user.uid)
         self._released = False
+        self._offered = 0.0  # until when the first read may use the text of the open (monotonic())
         self.snapshot: bytes | None = None
         self.kh: PollId | None = None
         self.waiting = 0
@@ -376,6 +376,18 @@ class TextHandle:
         else:
             self._content.resize(len(snapshot))
         self.snapshot = snapshot
+
+    def offer(self, text: bytes) -> None:
+        """Keep the text that the open has made, if it took long, for a read that follows at once."""
+        if (until := self.node.lasts(self.user)) > monotonic():
+            with suppress(VirtError):
+                self.take(text)
+                self._offered = until
+
+    def offered(self) -> bytes | None:
+        """Return the text of the open if a read may use it now, but only once. Otherwise return None."""
+        until, self._offered = self._offered, 0.0
+        return self.snapshot if monotonic() < until and self.node.unchanged() else None
 
     async def renew(self) -> None:
         """Take a new snapshot after a refresh. Errors: those of take()."""

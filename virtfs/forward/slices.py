@@ -2,8 +2,10 @@
 
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextvars import ContextVar
-from time import monotonic_ns
-from typing import TypeVar
+from functools import partial
+from time import monotonic_ns, thread_time
+from types import coroutine
+from typing import Any, TypeVar
 
 import trio
 
@@ -23,7 +25,7 @@ SLICE = 1_000_000
 
 
 class Slices:
-    """Divides the work of one task into slices, and measures its time. The task calls pause() between two steps.
+    """Divides the work of one task into slices. The task calls pause() between two steps.
 
     A task that also waits for something else gives way sooner than necessary, because a slice does not end with a wait.
 
@@ -32,24 +34,15 @@ class Slices:
 
     def __init__(self, clock: Callable[[], int] = monotonic_ns) -> None:
         self._clock = clock
-        self._since = clock()  # when `_worked` was last updated
-        self._worked = 0
         if _began.get() is None:
-            _began.set(self._since)
+            _began.set(clock())
 
     async def pause(self) -> None:
         """Let other tasks run if the slice has lasted SLICE ns or longer."""
         began = _began.get()
         if began is None or self._clock() - began >= SLICE:
-            self._worked = self.worked
             await give_way.get()()
-            self._since = self._clock()
-            _began.set(self._since)
-
-    @property
-    def worked(self) -> int:
-        """The time in ns that the work has taken so far, without the time of other tasks."""
-        return self._worked + self._clock() - self._since
+            _began.set(self._clock())
 
 
 async def in_slices(pieces: Iterable[T], slices: Slices | None = None) -> list[T]:
@@ -72,3 +65,26 @@ async def in_steps(work: Generator[None, None, T], slices: Slices | None = None)
             result: T = end.value
             return result
         await slices.pause()
+
+
+@coroutine
+def metered(work: Awaitable[T]) -> Generator[Any, Any, tuple[T, float]]:
+    """Await some work. Return its result, and the processor time in seconds that its steps took in this thread.
+
+    Elapsed time would include that of other tasks, and that of other programs on a busy machine.
+    """
+    steps, spent = work.__await__(), 0.0
+    resume: Callable[[], Any] = partial(next, steps)
+    while True:
+        began = thread_time()
+        try:
+            waits_for = resume()
+        except StopIteration as end:
+            return end.value, spent + thread_time() - began
+        spent += thread_time() - began
+        try:
+            answer = yield waits_for
+        except BaseException as error:
+            resume = partial(steps.throw, error)
+        else:
+            resume = partial(steps.send, answer)

@@ -213,7 +213,7 @@ def _check_device() -> None:
         mode = os.stat("/dev/fuse").st_mode
     except OSError:
         raise VirtError(
-            errno.ENODEV, f"there is no /dev/fuse: load the module with `modprobe fuse`; {_CONTAINER}"
+            errno.ENODEV, f"there is no /dev/fuse: as root, run `modprobe fuse`; {_CONTAINER}"
         ) from None
     if not stat.S_ISCHR(mode):
         raise VirtError(errno.ENODEV, "/dev/fuse is not a character device: remove it, then run `modprobe fuse`")
@@ -237,7 +237,7 @@ def _refusal(directory: str, said: bytes) -> VirtError:
     reason = _last_line(said)
     sentence = f'cannot mount at "{directory}": {reason}'
     if "device not found" in reason:
-        return VirtError(errno.ENODEV, f"/dev/fuse has no driver: load it with `modprobe fuse`; {_CONTAINER}")
+        return VirtError(errno.ENODEV, f"/dev/fuse has no driver: as root, run `modprobe fuse`; {_CONTAINER}")
     if "/dev/fuse: Permission denied" in reason:
         return VirtError(errno.EACCES, f"{sentence}: as root, run `chmod 0666 /dev/fuse`")
     if "no write access" in reason:

@@ -72,8 +72,11 @@ class Texts:
         self._lasting.opened(request.inode, node, size, node.changed)
         return size
 
-    def _opened(self, node: Text, user: User, request: Request) -> None:
+    def _opened(self, node: Text, user: User, request: Request, text: bytes | None = None) -> None:
+        """Answer an OPEN. text: a text that has been made for it and that took time."""
         handle = node.open(user, self._handles.memory)
+        if text is not None:
+            handle.offer(text)
         if writes(request.body(p.fuse_open_in)[0]):
             handle.writes()
         fh = self._handles.add_text(handle)
@@ -92,7 +95,7 @@ class Texts:
                 await in_thread(self._answers.grow, request.inode, size, text[-1:])
                 node.reported = size
             if self._later.pending(request.unique):
-                self._opened(node, user, request)
+                self._opened(node, user, request, text)
                 done = True
 
         def ended() -> None:
@@ -115,7 +118,9 @@ class Texts:
             return False
         if not handle.continues(offset):
             try:
-                text = handle.node.ready(handle.user) if self._reports.up_to_date() else None
+                text = None
+                if self._reports.up_to_date():
+                    text = handle.offered() or handle.node.ready(handle.user)
                 if text is None:
                     self._read_later(handle, request, offset, size)
                     return False

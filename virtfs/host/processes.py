@@ -99,15 +99,31 @@ def command_of(pid: int) -> str:
 def command_line_of(pid: int) -> str:
     """Return the command of a process with its arguments, and its command name if they cannot be read.
 
-    The interpreter of a Python program, and the directory of the program, are left out. A process can choose any text.
+    The interpreter of a Python program and its options, and the directory of the program, are left out. A process can
+    choose any text.
     """
     try:
         words = read_text(f"/proc/{pid}/cmdline").removesuffix("\0").split("\0")
     except OSError:
         words = []
-    if len(words) > 1 and os.path.basename(words[0]).startswith("python"):
-        del words[0]
+    if words and os.path.basename(words[0]).startswith("python"):
+        words = _program_of(words)
     return " ".join((os.path.basename(words[0]), *words[1:])) if any(words) else command_of(pid)
+
+
+def _program_of(words: list[str]) -> list[str]:
+    """Return the command line of a Python program without the interpreter, unless its program is not a file or module.
+
+    words: as in `python -P -m virtfs mount` or `python -X utf8 script.py`.
+    """
+    at = 1
+    while at < len(words) and words[at].startswith("-"):
+        if words[at] == "-m":
+            return words[at + 1 :] or words
+        if words[at] in ("-", "-c"):
+            return words
+        at += 2 if words[at] in ("-X", "-W") else 1
+    return words[at:] or words
 
 
 class Buffer(NamedTuple):

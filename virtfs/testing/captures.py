@@ -52,14 +52,22 @@ def save(recordings: Iterable[Recording], test: str, directory: Path) -> list[Sa
     for name, note, data in recordings:
         title = f"{name} ({note})" if note else name
         if count := _frames(data):
+            since = data.rfind(mark_of(test).encode())  # -1 if the interface was made by the test
             _make(directory)
             path = directory / f"{file_name(test)}-{name}{_suffix(note)}.pcapng"
             path.write_bytes(data)
             frames = "1 frame" if count == 1 else f"{count} frames"
+            if since >= 0:
+                frames += f", {_frames(data, since)} of them since this test began"
             saved.append(Saved(path, f"{title}: {path}: {frames}"))
         else:
             saved.append(Saved(None, f"{title}: no frames"))
     return saved
+
+
+def mark_of(test: str) -> str:
+    """Return the text of the mark at the beginning of a test. test: its node ID."""
+    return f"begins: {file_name(test)}"
 
 
 def remove(test: str, directory: Path, before: float) -> None:
@@ -104,9 +112,12 @@ def _make(directory: Path) -> None:
         (directory / ".gitignore").write_text("*\n")
 
 
-def _frames(recording: bytes) -> int:
-    """Return the number of frames in a pcapng file that virtfs has written, without marks."""
-    return sum(kind == PACKET and not is_mark(recording, at) for at, kind in _blocks(recording))
+def _frames(recording: bytes, since: int = 0) -> int:
+    """Return the number of frames in a pcapng file that virtfs has written, without marks.
+
+    since: the offset after which blocks count.
+    """
+    return sum(kind == PACKET and at >= since and not is_mark(recording, at) for at, kind in _blocks(recording))
 
 
 def _blocks(recording: bytes) -> Iterator[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket as sockets
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -69,6 +70,15 @@ class Host:
         True
         """
         return self.netns.start(*words, listening=listening, **options)
+
+    def socket(self, family: int = sockets.AF_INET, kind: int = sockets.SOCK_STREAM, proto: int = 0) -> sockets.socket:
+        """Return a new socket of this process on the host, which is closed after the test. Errors: Netns.socket().
+
+        >>> with a.socket(kind=socket.SOCK_DGRAM) as client:
+        ...     client.sendto(b"hello", (b.address, 9))
+        5
+        """
+        return self.netns.socket(family, kind, proto)
 
     def __str__(self) -> str:
         return self.name
@@ -203,7 +213,9 @@ class Lab:
         'a'
         """
         if name not in self._hosts:
-            raise KeyError(f"there is no host {name!r}: the hosts are {', '.join(self._hosts) or 'not made yet'}")
+            hosts = ", ".join(self._hosts) or "not made yet"
+            advice = f'; for an impairment, write impair="{name}"' if " " in name else ""
+            raise KeyError(f"there is no host {name!r}: the hosts are {hosts}{advice}")
         return self._hosts[name]
 
     def __iter__(self) -> Iterator[Host]:

@@ -4,7 +4,9 @@ import errno
 import os
 import shutil
 import signal
+import socket as sockets
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -34,6 +36,18 @@ _REMEMBER = """
 times='base_reachable 7200000 delay_probe 3600000'
 ip ntable change name arp_cache dev "$1" $times
 [ ! -e "/proc/sys/net/ipv6/neigh/$1" ] || ip ntable change name ndisc_cache dev "$1" $times
+"""
+
+# Makes a socket, and sends it over standard input. Sends the number of the error if that fails.
+_MAKE_SOCKET = """
+import socket, sys
+caller = socket.socket(fileno=0)
+try:
+    made = socket.socket(*map(int, sys.argv[1:]))
+except OSError as error:
+    caller.send(str(error.errno).encode())
+else:
+    socket.send_fds(caller, [b"."], [made.fileno()])
 """
 
 _PATIENCE: Final = 30.0  # maximum number of seconds to wait for a listening program
@@ -68,6 +82,8 @@ class Netns:
             text=True,
         )
         self._started: list[subprocess.Popen[str]] = []
+        self._sockets: list[sockets.socket] = []
+        self._closed = False
         self.pid = self._holder.pid
         self.path = Path(f"/proc/{self.pid}/ns/net")
         if self._output(self._holder.stdout, 1) != "\n":
@@ -85,11 +101,12 @@ class Netns:
         return str(self.pid)
 
     def command(self, *words: "str | os.PathLike[str]") -> list[str]:
-        """Return the command line that runs a command in the namespace.
+        """Return the command line that runs a command in the namespace. Errors: those of run() about its words.
 
         >>> netns.command("ip", "link")
         ['nsenter', '--net=/proc/4711/ns/net', 'ip', 'link']
         """
+        self._check_open()
         return ["nsenter", f"--net={self.path}", *_texts(words)]
 
     def run(
@@ -99,13 +116,15 @@ class Netns:
 
         options: keyword arguments of subprocess.run(), such as timeout. A stream that is not given is captured.
         CalledProcessError: the command fails, and check is True. FileNotFoundError: there is no such program.
-        TypeError: no word, or an option that cannot work here: shell, executable or user.
+        TypeError: no word, a word that is not a text, or an option that cannot work here: shell, executable or user.
+        ValueError: the namespace is closed.
         TimeoutExpired: the command took longer than timeout, in seconds, and was killed. pytest shows the output of
         the command with both errors.
 
         >>> netns.run("cat", "/proc/net/dev").stdout.count(":")
         1
         """
+        self._check_open()
         _check(words, options)
         captured = {} if "capture_output" in options else {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         settings: dict[str, Any] = {"text": True, **captured, **options}
@@ -130,11 +149,12 @@ class Netns:
         listening: a TCP port; wait until a socket in the namespace, which did not exist before, listens on it.
         options: keyword arguments of subprocess.Popen(). The program's streams are text.
         FileNotFoundError, TypeError: as for run(). ChildProcessError: the program has failed before it listened.
-        TimeoutError: it does not listen after 30 s. ValueError: there is no such port.
+        TimeoutError: it does not listen after 30 s. ValueError: there is no such port, or the namespace is closed.
 
         >>> netns.start("sleep", "60").poll() is None
         True
         """
+        self._check_open()
         _check(words, options)
         before = set() if listening is None else self._listeners(_port(listening))
         program: subprocess.Popen[str] = subprocess.Popen(self._line(words), **{"text": True, **options})
@@ -142,6 +162,32 @@ class Netns:
         if listening is not None:
             self._await_listener(program, os.fspath(words[0]), listening, before)
         return program
+
+    def socket(self, family: int = sockets.AF_INET, kind: int = sockets.SOCK_STREAM, proto: int = 0) -> sockets.socket:
+        """Return a new socket of this process in the namespace. close() closes it, too.
+
+        family, kind, proto: those of socket.socket(). OSError: the kernel refuses. ValueError: the namespace is closed.
+
+        >>> with netns.socket() as server:
+        ...     server.bind(("127.0.0.1", 80))
+        """
+        self._check_open()
+        ours, theirs = sockets.socketpair()
+        with ours, theirs:
+            words = [sys.executable, "-I", "-c", _MAKE_SOCKET, *map(str, map(int, (family, kind, proto)))]
+            subprocess.run(self._line(tuple(words)), stdin=theirs.fileno(), check=True)
+            failure, descriptors, _, _ = sockets.recv_fds(ours, 16, 1)
+        if not descriptors:
+            number = int(failure)
+            raise OSError(number, os.strerror(number))
+        made = sockets.socket(fileno=descriptors[0])
+        self._sockets.append(made)
+        return made
+
+    def _check_open(self) -> None:
+        """Raise ValueError if the namespace is closed: another process may have the ID of its holder by now."""
+        if self._closed:
+            raise ValueError("this namespace is closed: its test, or the fixture that made it, has ended")
 
     def _line(self, words: "tuple[str | os.PathLike[str], ...]") -> list[str]:
         return dying_with_us("KILL", *found(*self.command(*words)))
@@ -187,6 +233,10 @@ class Netns:
 
     def close(self) -> None:
         """Kill all programs in the namespace except this one, and release the namespace; idempotent."""
+        self._closed = True
+        for each in self._sockets:
+            each.close()
+        self._sockets.clear()
         for pid in self._inside():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -230,12 +280,15 @@ def _check(words: "tuple[str | os.PathLike[str], ...]", options: Mapping[str, An
             raise TypeError(f"{name}={options[name]!r} does not work in a namespace: give {instead}")
     if not words:
         raise TypeError('no command is given: give its words, as in "ip", "link"')
-    name = os.fspath(words[0])
+    name, *_ = _texts(words)
     environment = os.environ if options.get("env") is None else options["env"]
     place = os.path.join(options.get("cwd") or "", name) if "/" in name else name
     if shutil.which(place, path=environment.get("PATH", os.defpath)) is None:
         number = errno.EACCES if "/" in name and os.path.exists(place) else errno.ENOENT
-        raise OSError(number, os.strerror(number), name)
+        missing = OSError(number, os.strerror(number), name)
+        if len(one_by_one := name.split()) > 1:
+            missing.add_note("give the words one by one: " + ", ".join(f'"{word}"' for word in one_by_one))
+        raise missing
 
 
 def _port(number: int) -> int:
@@ -247,4 +300,7 @@ def _port(number: int) -> int:
 
 
 def _texts(words: "Iterable[str | os.PathLike[str]]") -> list[str]:
+    for word in words:
+        if not isinstance(word, str | os.PathLike):
+            raise TypeError(f'the word {word!r} is not a text: write "{word}"')
     return [os.fspath(word) for word in words]

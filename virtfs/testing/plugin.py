@@ -6,6 +6,7 @@ It imports the other modules only when a test uses a fixture, so that other test
 from __future__ import annotations
 
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -27,6 +28,8 @@ _KEPT: Final[pytest.StashKey[list[Recording]]] = pytest.StashKey()  # of interfa
 _BEGUN: Final[pytest.StashKey[float]] = pytest.StashKey()  # in seconds since 1970
 _WARNED: Final[pytest.StashKey[bool]] = pytest.StashKey()
 _SERVER: Final[pytest.StashKey[Server]] = pytest.StashKey()
+# Modules whose functions the reports of failed tests leave out, except with --full-trace.
+_OURS: Final = ("virtfs.client.", "virtfs.testing.", "virtfs.scapy", "virtfs.aio")
 _PROPERTY: Final = "virtfs_capture"  # name of a property of a test's report, which JUnit's XML includes
 # Numbers and names of the capabilities that virtfs/host/privileges.py explains (include/uapi/linux/capability.h).
 _NEEDED: Final = {11: "NET_BROADCAST", 12: "NET_ADMIN", 13: "NET_RAW", 19: "SYS_PTRACE", 21: "SYS_ADMIN"}
@@ -49,7 +52,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def virtfs_mount(pytestconfig: pytest.Config) -> Iterator[Mount]:
-    """A virtfs.Mount for this run, or for this worker of pytest-xdist. Its interfaces keep their last frames."""
+    """A virtfs.Mount for this run, or for this worker of pytest-xdist. Its interfaces keep their last frames.
+
+    The variable VIRTFS has its path, so that the programs that tests start use it, too.
+    """
     if missing := _missing():
         pytest.fail(_advice(missing), pytrace=False)
     from virtfs.testing.server import Server
@@ -58,7 +64,9 @@ def virtfs_mount(pytestconfig: pytest.Config) -> Iterator[Mount]:
     server = Server()
     pytestconfig.stash[_SERVER] = server
     try:
-        yield server.net
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("VIRTFS", str(server.net.path))
+            yield server.net
     finally:
         _keep(pytestconfig, server.net)
         del pytestconfig.stash[_SERVER]
@@ -150,9 +158,12 @@ def _look_for_programs() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Remove the captures that earlier runs have saved for the test. Warn once if that is not possible."""
+    """Remove the captures that earlier runs have saved for the test. Warn once if that is not possible.
+
+    Mark the beginning of the test in the frames of interfaces that exist already.
+    """
     if "virtfs_mount" in getattr(item, "fixturenames", ()):
-        from virtfs.testing.captures import remove
+        from virtfs.testing.captures import mark_of, remove
 
         directory = _directory(item.config)
         try:
@@ -162,6 +173,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 item.config.stash[_WARNED] = True
                 advice = "choose another directory with --virtfs-captures=DIR"
                 _warn(item, f"captures of an earlier run cannot be removed: {error}: {advice}")
+        server = item.config.stash.get(_SERVER, None)
+        with suppress(OSError):  # the server has ended; the next command to it says so
+            if server and len(server.net):
+                server.net.mark(mark_of(item.nodeid))
 
 
 def _warn(item: pytest.Item, sentence: str) -> None:
@@ -189,6 +204,8 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Save the last frames of each interface when a test that uses the mount has failed."""
+    if call.excinfo and {"virtfs_mount", "_virtfs_netns"}.intersection(getattr(item, "fixturenames", ())):
+        _hide_ourselves()
     report = yield
     server = item.config.stash.get(_SERVER, None)
     kept = item.config.stash.get(_KEPT, [])
@@ -212,6 +229,13 @@ def pytest_runtest_makereport(
         if server and (log := server.news()):
             report.sections.append(("virtfs: log of the server", log))
     return report
+
+
+def _hide_ourselves() -> None:
+    """Let pytest leave our functions out of the report, which then ends with the line of the test."""
+    for name, module in [*sys.modules.items()]:
+        if name.startswith(_OURS):
+            vars(module)["__tracebackhide__"] = True
 
 
 def _directory(config: pytest.Config) -> Path:

@@ -2,13 +2,14 @@
 # Send an ARP request with printf and parse the answer with read. No other program is needed.
 #
 #     echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
-#     examples/frames.sh /mnt/virt/virt3 10.0.3.1 10.0.3.2
+#     examples/frames.sh /mnt/virt/virt3 10.0.3.1 10.0.3.2        ($VIRTFS/virt3 in virtfs shell)
 #
 # asks for the MAC address of 10.0.3.1, as 10.0.3.2. In the file hex each frame is a line of hex digits; blanks are
 # ignored. If there may be no answer, use `timeout 5 examples/frames.sh …`: read -t of bash works only for terminals,
 # pipes and the like.
 set -euo pipefail
-virt=${1:?usage: frames.sh .../virtN ADDRESS OWN-ADDRESS} asked=${2:?which address?} own=${3:?as which address?}
+[ $# = 3 ] || { echo "usage: frames.sh DIRECTORY ADDRESS OWN-ADDRESS (the directory of an interface)" >&2; exit 2; }
+virt=$1 asked=$2 own=$3
 
 in_hex() { printf %02x ${1//./ }; }
 exec 3<>"$virt/hex"

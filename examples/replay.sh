@@ -2,12 +2,13 @@
 # Send a recording (pcap or pcapng) through an interface, with the recorded distances between frames.
 #
 #     tcpdump -i eth0 -c 100 -w /tmp/some.pcap
-#     examples/replay.sh /tmp/some.pcap /mnt/virt/virt3           (at the recorded speed)
+#     examples/replay.sh /tmp/some.pcap /mnt/virt/virt3           (at the recorded speed; $VIRTFS/virt3 in virtfs shell)
 #     examples/replay.sh /tmp/some.pcap /mnt/virt/virt3 10        (ten times as fast; 0 is as fast as possible)
 #
 # `echo 2 >/mnt/virt/virt3/pace` changes the speed during the replay. Ctrl-C ends the replay between two frames.
 set -euo pipefail
-file=${1:?usage: replay.sh FILE .../virtN [PACE]} virt=${2:?usage: replay.sh FILE .../virtN [PACE]}
+[ $# = 2 ] || [ $# = 3 ] || { echo "usage: replay.sh FILE DIRECTORY [PACE] (the directory of an interface)" >&2; exit 2; }
+file=$1 virt=$2
 
 # Before anything is written: only a refused write sets last_error.
 [ -r "$file" ] && [ ! -d "$file" ] || { echo "replay.sh: cannot read $file" >&2; exit 1; }

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import pytest
 from harness.serving import Mount
 
+from virtfs.cli.main import _parser
+
 from .markdown import ROOT, blocks, section
 
 _RUNS = 15
@@ -41,6 +43,7 @@ def test_it_is_the_same_wherever_it_stands() -> None:
     printed = (ROOT / "tools/run").read_text().split("exec .venv")
     assert [commands(part) for part in printed[:2]] == [FIRST, FIRST]
     assert commands((ROOT / "man/virtfs.1").read_text()) == FIRST
+    assert commands(_parser().format_help()) == FIRST
     assert commands(TUTORIAL) == FIRST
 
 

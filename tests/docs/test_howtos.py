@@ -94,8 +94,15 @@ _FOR_ROOT = section(_TEACHING, "One mount for the class")
 _STUDENTS = """
 cp /etc/passwd /etc/group /run
 printf '%s:x:5432%s:\\n' anna 1 ben 2 >>/run/group
+echo lab:x:54323:anna,ben >>/run/group
 printf '%s:x:5432%s:5432%s::/:/bin/sh\\n' anna 1 1 ben 2 2 >>/run/passwd
 for file in passwd group; do mount --bind /run/$file /etc/$file; done
+"""
+# The commands that anna types, in a checkout that she can reach.
+_ANNA = f"""
+mkdir /mnt/checkout; mount --rbind {ROOT} /mnt/checkout
+runuser -u anna -- env PYTHONPATH=/mnt/checkout bash -ec 'virtfs() {{ {" ".join(HIS_VIRTFS)} "$@"; }}
+%s'
 """
 
 
@@ -124,11 +131,16 @@ def test_the_page_for_teachers_without_root() -> None:
 
 
 def test_the_page_for_teachers_with_root() -> None:
-    """What a student has open ends when the interface is taken away."""
+    """What a student has open ends when the interface is taken away. A capture would last until Ctrl-C."""
     with touring() as shell:
         shell.run(f"exec 2>&1; {_STUDENTS}", 0)
         *steps, last = [step for step in blocks(_FOR_ROOT) if step.language == "sh"]
         follow_all(shell, steps)
+        (anna,) = (step.text for step in blocks(_FOR_ROOT) if "virtfs ls" in step.text)
+        said = shell.run(_ANNA % anna.replace("cat virt1/pcap | tcpdump -nr -", "head -c4 virt1/pcap | xxd -p"), 0)
+        assert said.splitlines()[-1] == "0a0d0d0a", said
+        watched = "cat virt1/history_size; runuser -u anna -- head -c4 virt2/pcap | xxd -p"
+        assert shell.run(watched, 2) == "64K\n0a0d0d0a\n"
         assert shell.run("runuser -u ben -- cat virt2/hex >/dev/null 2>&1 & cat virt2/wait/reader", 1) == "1\n"
         prints_what_it_says(shell, last)
         ended = "until ! grep -q hex virt2/clients; do :; done; runuser -u ben -- cat virt2/hex"

@@ -64,3 +64,11 @@ def test_a_test_runs_each_program() -> None:
     tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__))
     names = {name: "examples/pytest" if name.startswith("pytest/") else Path(name).name for name in PROGRAMS}
     assert [name for name, named in names.items() if not re.search(rf"\b{re.escape(named)}\b", tests)] == []
+
+
+@pytest.mark.parametrize("name", ["capture.sh", "frames.sh", "replay.sh", "sniff.sh", "two_hosts.sh"])
+def test_a_script_without_its_arguments_prints_its_usage(name: str) -> None:
+    done = subprocess.run([FILES[name]], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"usage: {name} ")
+    assert done.stderr.count("\n") == 1

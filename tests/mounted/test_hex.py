@@ -87,7 +87,12 @@ def test_both_ways_on_one_descriptor(virt: Virt) -> None:
     ("line", "why"),
     [
         ("ffffffffffffzz", '"zz" at column 13 is not hexadecimal'),
-        ("fff", '"f" at column 3 is half a byte: write two digits for each byte'),
+        ("fff", '"fff" at column 1 has 3 digits: write two digits for each byte'),
+        (f"{DIGITS} 6 4", f'"6" at column {len(DIGITS) + 2} is half a byte: write two digits for each byte'),
+        (
+            f"00000000: {DIGITS}",
+            '"00000000:" at column 1 is the offset of a dump: write the bytes alone, as xxd -p -c0 prints them',
+        ),
         (f"{DIGITS}\nff ff xy\n{DIGITS}", 'line 2: "xy" at column 7 is not hexadecimal'),
     ],
 )

@@ -87,8 +87,13 @@ def test_the_next_word(line: str, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "shell", "found"),
     [
-        ([], "none", {"mount", "umount", "shell", "exec", "ls", "top", "ctl", "extcap", "-h", "--help", "--version"}),
+        (
+            [],
+            "none",
+            {"mount", "umount", "shell", "exec", "ls", "top", "ctl", "extcap", "help", "-h", "--help", "--version"},
+        ),
         (["m"], "none", {"mount"}),
+        (["help", "m"], "none", {"mount"}),
         (["nonsense", ""], "none", set()),
         (["ls", "-"], "none", {"-h", "--help", "-d", "--json", "--svg"}),
         (["ls", "--svg", ""], "files", set()),

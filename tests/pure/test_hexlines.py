@@ -57,7 +57,7 @@ def test_any_line_is_a_frame_nothing_or_refused(line: bytes) -> None:
         b"0x00 0x11 0X22 0x33 0xaa 0xBB",
         b"00112233aabb # and a comment: 44",
         b"00112233aabb#44",
-        b"0 0 1 1 2233aabb",
+        b"001122:33aabb",
     ],
 )
 def test_ways_to_write_a_frame(line: bytes) -> None:
@@ -80,13 +80,62 @@ def test_a_line_without_digits_gives_nothing(line: bytes) -> None:
         (b"00,11", '",11" at column 3 is not hexadecimal'),
         ("00 Ä".encode(), '"Ä" at column 4 is not hexadecimal'),
         (b"00 \xff\x1b", r'"\xff\x1b" at column 4 is not hexadecimal'),
-        (b"00 112: # 3", '"2" at column 6 is half a byte: write two digits for each byte'),
+        (b"00 112: # 3", '"112" at column 4 has 3 digits: write two digits for each byte'),
+        (b"0x8 0x06", '"8" at column 3 is half a byte: write two digits for each byte'),
+        (b"0806 0001 0800 6 4", '"6" at column 16 is half a byte: write two digits for each byte'),
+        (b"0806 000 1 0800", '"000" at column 6 has 3 digits: write two digits for each byte'),
+        (b"f:f:f:f:f:f 020000000002", '"f" at column 1 is half a byte: write two digits for each byte'),
+        (
+            b"ffffffffffff 02000000002 88b5 1",
+            '"02000000002" at column 14 has 11 digits: write two digits for each byte',
+        ),
         (b"*", '"*" at column 1 is not hexadecimal'),
     ],
 )
 def test_a_bad_line_is_quoted(line: bytes, sentence: str) -> None:
     assert refusal(line).errno == errno.EINVAL
     assert refusal(line).strerror == sentence
+
+
+@given(st.binary(min_size=1, max_size=40), st.data())
+def test_a_separator_inside_a_byte_is_refused(frame: bytes, data: st.DataObject) -> None:
+    """Ignoring it would join halves of two bytes, and send a frame that was not meant."""
+    digits = format_frame(frame).strip()
+    places = data.draw(st.sets(st.integers(1, len(digits) - 1)))
+    separator = data.draw(st.sampled_from([b" ", b":", b"\t", b" : "]))
+    ends = [*sorted(places), len(digits)]
+    words = [digits[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    odd = next((word for word in words if len(word) % 2), None)
+    if odd is None:
+        assert parse_line(separator.join(words)) == frame
+    else:
+        assert refusal(separator.join(words)).strerror.startswith(f'"{odd.decode()}" at column ')
+
+
+@pytest.mark.parametrize(
+    ("line", "offset", "column"),
+    [
+        (b"00000000: ffff ffff ffff 0200 0000 0002 0806 0001  ................", "00000000:", 1),
+        (b"00000010: 0800 0604 0001 0200 0000 0002 0a00 0301", "00000010:", 1),
+        (b"\t0x0000:  ffff ffff ffff 0200 0000 0002 0806 0001", "0x0000:", 2),
+        (b"0000   ff ff ff ff ff ff 02 00 00 00 00 02 08 06 00 01", "0000", 1),
+        (b"0010  08 00 06 04 00 01 02 00 00 00 00 02 0a 00 03 01   ................", "0010", 1),
+        (b"00000000  ff ff ff ff ff ff 02 00  00 00 00 02 08 06 00 01  |................|", "00000000", 1),
+        (b"0000000 ffff ffff ffff 0002 0000 0200 0608 0100", "0000000", 1),
+    ],
+)
+def test_the_offset_of_a_dump_is_refused(line: bytes, offset: str, column: int) -> None:
+    """It would become the first bytes of the frame. Lines of xxd, tcpdump -xx, Wireshark, tshark, hexdump -C and od."""
+    where = f'"{offset}" at column {column}'
+    assert (
+        refusal(line).strerror == f"{where} is the offset of a dump: write the bytes alone, as xxd -p -c0 prints them"
+    )
+
+
+@pytest.mark.parametrize("command", [("xxd",), ("od",), ("od", "-tx1")])
+def test_a_dump_is_refused_at_its_first_line(command: tuple[str, ...]) -> None:
+    with pytest.raises(VirtError, match=r'line 1: "0+:?" at column 1 is the offset of a dump'):
+        list(Lines().feed(printed_by(*command)))
 
 
 def test_what_xxd_prints_is_a_frame() -> None:

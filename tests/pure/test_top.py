@@ -12,6 +12,7 @@ from virtfs.cli.columns import cells, cut, padded
 from virtfs.cli.main import main
 from virtfs.cli.plot import ASCII, plot
 from virtfs.cli.rates import Interface, Interfaces, rates_of
+from virtfs.cli.shell_mark import own_first
 from virtfs.cli.top_view import HELP, View
 
 MOUNT = "/mnt/virt"
@@ -87,6 +88,16 @@ def test_interfaces_of_a_mount_that_is_gone_are_forgotten() -> None:
     interfaces.forget(MOUNT)
     assert list(interfaces) == []
     assert "no virtfs mount" in " ".join(shown(View(), interfaces))
+
+
+def test_the_mount_of_the_users_shell_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIRTFS", "/mnt/virt")
+    interfaces = Interfaces(own_first())
+    for directory in ("/mnt/class", "/mnt/virt", "/mnt/a"):
+        interfaces.add(directory, 100, {"virts": [virt(3)]})
+    assert [one.directory for one in interfaces] == ["/mnt/virt", "/mnt/a", "/mnt/class"]
+    lines = View(False).lines(interfaces, {"/mnt/a": "silent", "/mnt/virt": "ended"}, 24, 80)
+    assert [line.text for line in lines if line.style == "alarm"] == ["/mnt/virt: ended", "/mnt/a: silent"]
 
 
 @pytest.mark.parametrize(

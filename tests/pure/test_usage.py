@@ -43,6 +43,7 @@ def test_an_unknown_command_is_referred_to_help(capsys: pytest.CaptureFixture[st
 def test_help_lists_the_commands_and_describes_one(capsys: pytest.CaptureFixture[str]) -> None:
     bare, commands = told(capsys)
     assert (bare, any("list mounts and interfaces" in line for line in commands)) == (2, True)
+    assert any(line.split()[:1] == ["help"] for line in commands)
     assert told(capsys, "help") == (0, commands)
     assert told(capsys, "help", "ls")[1][0].startswith("usage: virtfs ls ")
     for words in (["help"], ["-h"], ["--help"]):

@@ -40,7 +40,7 @@ Modules:
     unstarted     why a program cannot be executed
     shell         virtfs shell
     shell_init    process 1 of virtfs shell
-    shell_mark    tells whether a process is inside a virtfs shell
+    shell_mark    tells whether a process is inside a virtfs shell, and what to do about mounts there
     shell_join    virtfs shell --join
     shell_run     a private /run for virtfs shell
     shell_net     the Internet for virtfs shell --net

@@ -70,6 +70,8 @@ def _candidates(
             return f"command {at}", []
         case "OPTIONS":
             return "none", _mount_options(chosen_one.description or "", current)
+        case "COMMAND":
+            return "none", [(action.dest, action.help or "") for action in commands._choices_actions]
         case "N":
             return "directories", [(name.removeprefix(VIRT), note) for name, note in _names({}).virts.items()]
         case "LINE":

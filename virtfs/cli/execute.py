@@ -78,7 +78,7 @@ def find(interface: str) -> Path:
     for directory in near:
         if directory and Path(directory, name).is_dir():
             return _checked(Path(directory, name))
-    having = [directory for directory in all_mounts if Path(directory, name).is_dir()]
+    having = [directory for directory in all_mounts if os.path.isdir(f"{directory}/{name}")]  # not that of a dead mount
     if len(having) > 1:
         paths = " or ".join(f"{directory}/{name}" for directory in having)
         raise VirtError(errno.EINVAL, f"exec: several mounts have {name}: give a path, {paths}")

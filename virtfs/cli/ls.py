@@ -12,6 +12,7 @@ from pathlib import Path
 from virtfs.cli.columns import cut, host_of, owner_of, short, state_of, table
 from virtfs.cli.mounts import Answer, ask, chosen, no_mount, read, say, visible, visible_at
 from virtfs.cli.rates import Object, rates_of
+from virtfs.cli.shell_mark import inside, own
 from virtfs.cli.surroundings import complain
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import one_line, quoted
@@ -38,9 +39,16 @@ def ls(directory: str | None, as_json: bool) -> int:
             complain("virtfs", no_mount())
         width = shutil.get_terminal_size((sys.maxsize, 24)).columns  # no limit in a pipe or file
         say("\n".join("".join(f"{line}\n" for line in lines(one, width)) for one in seen))
-    # Without -d, a mount that admits only another user is no failure.
-    ignored = (errno.EACCES,) if directory is None else ()
-    return int(any(one.error is not None and one.error.errno not in ignored for one in answers))
+    errors = [(mount, one.error) for mount, one in zip(found, answers, strict=True) if one.error]
+    return int(any(directory is not None or not _of_others(mount, error) for mount, error in errors))
+
+
+def _of_others(mount: Mounted, error: OSError) -> bool:
+    """Return whether an error is the affair of other users: the mount admits only them, or they have ended it.
+
+    A mount that ends outside of a `virtfs shell` stays in the shell's mount namespace.
+    """
+    return error.errno == errno.EACCES or (error.errno == errno.ENOTCONN and inside() and mount.directory != own())
 
 
 def draw(directory: str | None, file: str) -> None:

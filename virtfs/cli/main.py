@@ -18,6 +18,13 @@ from virtfs.cli.surroundings import complain, sentence_of, settle
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import quoted
 
+_FIRST = """\
+The first frame of the host, an ARP request, in the private virtfs of `virtfs shell`:
+
+  echo create 3 up inet 10.0.3.1/24 backlog 1 >ctl
+  ping -c1 -W1 10.0.3.2 >/dev/null &
+  dd if=virt3/frame bs=2048 count=1 status=none | xxd
+"""
 _MOUNT = """\
 Mount virtfs at DIR, with taps in this network namespace. Returns when the mount is ready.
 
@@ -316,7 +323,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="virtfs",
         formatter_class=raw,
         description="Ethernet interfaces as files: virt(4) and /dev/tapN for Linux, as a file system.",
-        epilog="  virtfs mount /mnt/virt; echo create 3 up >/mnt/virt/ctl; xxd /mnt/virt/tap3",
+        epilog=_FIRST,
     )
     parser.add_argument(
         "--version", action=_Version, nargs=0, help="show the version and which loop a server uses, and exit"
@@ -396,4 +403,8 @@ def _parser() -> argparse.ArgumentParser:
     one = verbs.add_parser("ctl", help="write a line to ctl", description=_CTL, formatter_class=raw)
     one.add_argument("-d", dest="directory", metavar="DIR", help="the mount, or the directory of one interface")
     one.add_argument("line", metavar="LINE", nargs=argparse.REMAINDER, help="a line of ctl, or its words")
+
+    # _without_command() answers it. It is here for the list of commands and for completion.
+    one = verbs.add_parser("help", help="describe a command, as COMMAND --help does")
+    one.add_argument("name", metavar="COMMAND", nargs="?")
     return parser

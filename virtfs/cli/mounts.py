@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import NamedTuple
 
+from virtfs.cli.shell_mark import began_before, own_first
 from virtfs.cli.surroundings import complain, sentence_of
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import quoted
@@ -37,9 +38,10 @@ class Answer(NamedTuple):
 
 
 def visible() -> list[Mounted]:
-    """Return the virtfs mounts in the mount table, each file system once, sorted by directory."""
+    """Return the virtfs mounts in the mount table, each file system once: that of $VIRTFS, then by directory."""
     found = {mount.device: mount for mount in reversed(mounts()) if mount.virtfs and mount.root == "/"}
-    return sorted(found.values(), key=lambda mount: mount.directory)
+    place = own_first()
+    return sorted(found.values(), key=lambda mount: place(mount.directory))
 
 
 def chosen(directory: str | None) -> str:
@@ -72,7 +74,7 @@ def visible_at(directory: str) -> Mounted:
     inside = mount_of(path)
     whole = next((mount.directory for mount in seen if inside is not None and mount.device == inside.device), "")
     rest = f": it is inside the one at {quoted(whole)}" if whole else ""
-    raise VirtError(errno.EINVAL, f"{quoted(directory)} is not a virtfs mount{rest}")
+    raise VirtError(errno.EINVAL, f"{quoted(directory)} is not a virtfs mount{rest or began_before()}")
 
 
 def no_mount() -> str:
@@ -85,7 +87,7 @@ def expect_virtfs(directory: str) -> None:
     """Raise VirtError ENOENT unless a virtfs is mounted at a resolved directory or above it. Reads only the table."""
     mount = mount_of(directory)
     if mount is None or not mount.virtfs:
-        raise VirtError(errno.ENOENT, f'there is no virtfs mounted at "{directory}"')
+        raise VirtError(errno.ENOENT, f'there is no virtfs mounted at "{directory}"{began_before()}')
 
 
 def ask(directories: Sequence[str], work: Work, seconds: float = PATIENCE) -> list[Answer]:

@@ -5,7 +5,7 @@ Interfaces    the interfaces of several mounts, with their current and recent ra
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -72,9 +72,13 @@ class Interface:
 
 
 class Interfaces:
-    """The interfaces of several mounts, with the rates from the latest samples."""
+    """The interfaces of several mounts, with the rates from the latest samples.
 
-    def __init__(self) -> None:
+    place: the key by which mount points are sorted; None to sort them by name.
+    """
+
+    def __init__(self, place: Callable[[str], tuple[bool, str]] | None = None) -> None:
+        self.place = place
         self._mounts: dict[str, tuple[float, dict[int, Interface]]] = {}
 
     def add(self, directory: str, at: float, status: Object) -> None:
@@ -98,7 +102,7 @@ class Interfaces:
 
     def __iter__(self) -> Iterator[Interface]:
         """Yield all interfaces, ordered by mount point and unit."""
-        for directory in sorted(self._mounts):
+        for directory in sorted(self._mounts, key=self.place):
             yield from self._mounts[directory][1].values()
 
     def __len__(self) -> int:

@@ -82,7 +82,7 @@ def sentence_of(error: OSError) -> str:
     if not why and error.errno == errno.EACCES:
         why = why_denied(name)
     if error.errno == errno.ENOTCONN:
-        why = remedy()
+        why = remedy(name)
     return f'"{name}": {reason}: {why}' if why else f'"{name}": {reason}'
 
 

@@ -9,6 +9,7 @@ from contextlib import closing
 from virtfs.cli.mounts import visible, visible_at
 from virtfs.cli.rates import Interfaces
 from virtfs.cli.sampling import Sampler
+from virtfs.cli.shell_mark import own_first
 from virtfs.cli.terminal import Ended, Terminal
 from virtfs.cli.top_view import View
 from virtfs.core.errors import VirtError
@@ -27,7 +28,7 @@ class _Mounts:
         self._samplers: dict[str, Sampler] = {}
         self._errors: dict[str, str] = {}
         self._looked = -_LOOK
-        self.interfaces = Interfaces()
+        self.interfaces = Interfaces(own_first())
         self.clients = ""
 
     def close(self) -> None:

@@ -185,7 +185,7 @@ class View:
     ) -> list[Line]:
         rows = self.sorted(interfaces)
         head = [Line(self._title(rows, mounts), "title")] if height > 2 else []
-        head += _sentences(troubles)[: max(1, height // 3)]
+        head += _sentences(troubles, interfaces)[: max(1, height // 3)]
         foot = [Line("q quit  Enter look at one  n r t b d o sort  i invert  h help", "title")] if height > 5 else []
         names = [_named(one, len(mounts) > 1) for one in rows]
         layout = _layout(min(max(map(cells, ("INTERFACE", *names))), _NAME_MAX), width)
@@ -225,7 +225,8 @@ class View:
         if one is None:
             return [Line("the interface is gone", "alarm"), Line("Enter back  q quit", "title")]
         head = [Line(f"{one.virt['name']}  {state_of(one.virt)}  {one.directory}", "title")] if height > 2 else []
-        head += _sentences({directory: why for directory, why in troubles.items() if directory == one.directory})
+        own = {directory: why for directory, why in troubles.items() if directory == one.directory}
+        head += _sentences(own, interfaces)
         foot = [Line("q quit  Enter back  up down scroll  h help", "title")] if height > 5 else []
         body = [*map(Line, _facts(one)), Line("")]
         rows = clients.splitlines()
@@ -247,8 +248,9 @@ def _help(width: int) -> Iterator[Line]:
         yield Line(line)
 
 
-def _sentences(troubles: Mapping[str, str]) -> list[Line]:
-    return [Line(f"{directory}: {troubles[directory]}", "alarm") for directory in sorted(troubles)]
+def _sentences(troubles: Mapping[str, str], interfaces: Interfaces) -> list[Line]:
+    places = sorted(troubles, key=interfaces.place)
+    return [Line(f"{directory}: {troubles[directory]}", "alarm") for directory in places]
 
 
 def _named(one: Interface, several: bool) -> str:

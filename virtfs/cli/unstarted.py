@@ -39,7 +39,7 @@ def _why(path: str, failure: OSError) -> str:
         case errno.EAGAIN:
             return TOO_MANY
         case errno.ENOTCONN:
-            return remedy()
+            return remedy(path)
     return ""
 
 

@@ -90,10 +90,19 @@ def account(name: str) -> Argument:
         if _DIGITS.fullmatch(text):
             quantities.parse_int(text, 0, ID_MAX)
         elif len(text) > NAME_MAX or not text.isprintable() or not _NAME.fullmatch(text):
-            raise VirtError(EINVAL, f"{quoted(text)} is neither a {name.lower()} name nor a number")
+            raise VirtError(EINVAL, f"{quoted(text)} is neither a {name.lower()} name nor a number{_as_chown(text)}")
         return text
 
     return Argument(name, parse, noun=f"a {name.lower()}")
+
+
+def _as_chown(text: str) -> str:
+    """Return what to write instead of USER:GROUP, the form of chown(1), as the end of an error message."""
+    user, colon, group = text.partition(":")
+    if not colon or not all(_NAME.fullmatch(name) and name.isprintable() for name in (user, group)):
+        return ""
+    remedy = f"owner {user} group {group}"
+    return f": write {quoted(remedy)}"
 
 
 def parse_description(text: str) -> str:

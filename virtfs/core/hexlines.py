@@ -1,12 +1,15 @@
 """The file `hex`: frames as hexadecimal text, one frame per line, for shell scripts.
 
-When a line is written to the file, blanks, colons and 0x prefixes are ignored, and "#" begins a comment. The output of
-xxd -p, od -An -tx1 and Wireshark's "as a Hex Stream" is accepted, provided that each frame is on one line. xxd and od
+When a line is written to the file, blanks, colons and 0x prefixes between bytes are ignored, and "#" begins a comment.
+The output of xxd -p, od -An -tx1 and Wireshark's "as a Hex Stream" is accepted if each frame is on one line. xxd and od
 wrap long lines by default; xxd -p -c0 and od -v -w65539 do not.
+
+Two mistakes would send a different frame if they were accepted, so both are refused: a separator inside a byte, as in
+"6 4" for "06 04", and the offset at the beginning of a line of a dump, as xxd and tcpdump -xx print it.
 """
 
 import re
-from binascii import Error, hexlify, unhexlify
+from binascii import hexlify
 from collections.abc import Iterator
 from errno import E2BIG, EINVAL
 
@@ -21,8 +24,18 @@ LINE_MAX = frame_bounds(MTU_MAX)[1] * len("0xff ")
 _NOT_BLANK = re.compile(rb"[^ \t\r\n\v\f:]")
 _IGNORED = b" \t\r\n\v\f:"
 _PREFIX = re.compile(rb"(?<![0-9A-Fa-fxX])0[xX](?=[0-9A-Fa-f])")
+_TO_BLANKS = bytes.maketrans(b":", b" ")  # bytes.fromhex() accepts blanks between bytes only
 _NO_DIGIT = re.compile(rb"[^0-9A-Fa-f\s:]\S*")
-_LAST_DIGIT = re.compile(rb"[0-9A-Fa-f](?=[\s:]*\Z)")
+_ODD_WORD = re.compile(rb"\b\w(?:\w\w)*\b")
+_OFFSET = re.compile(
+    rb"""\s*(
+        (?:0[xX])?(?:[0-9A-Fa-f]{4}){1,2}:  # xxd, tcpdump -xx
+        |(?:[0-9A-Fa-f]{4})?[0-9A-Fa-f]{3}0(?=[ \t]{2,}[0-9A-Fa-f]{2}(?!\S))  # Wireshark, tshark -x, hexdump -C
+        |[0-9A-Fa-f]{7}  # od, hexdump
+    )(?!\S)""",
+    re.VERBOSE,
+)
+_OFFSET_MAX = len("0x00000000:")
 
 
 def format_frame(frame: bytes | memoryview) -> bytes:
@@ -35,18 +48,23 @@ def parse_line(line: bytes) -> bytes | None:
 
     The newline at the end of the line is optional. The frame may have any length, including lengths that no interface
     accepts.
-    Errors: EINVAL for a character that is not a hexadecimal digit, or for an odd number of digits; the message quotes
-    the wrong character or the last digit, and gives its column. E2BIG for a line of more than LINE_MAX bytes.
+    Errors: EINVAL for a character that is not a hexadecimal digit, for a word with an odd number of digits, or for an
+    offset before the bytes; the message quotes the word and gives its column. E2BIG for a line of more than LINE_MAX
+    bytes.
     """
     if len(line) > LINE_MAX:
         raise VirtError(E2BIG, f"the line is longer than {LINE_MAX} bytes, more than any frame needs")
     text = line.partition(b"#")[0]
+    if not text[:_OFFSET_MAX].isalnum() and (offset := _OFFSET.match(text)):
+        what = f"{quoted(offset[1].decode())} at column {offset.start(1) + 1} is the offset of a dump"
+        raise VirtError(EINVAL, f"{what}: write the bytes alone, as xxd -p -c0 prints them")
     if b"x" in text or b"X" in text:
         # Two blanks have the width of the prefix, so the columns in error messages stay correct.
         text = _PREFIX.sub(b"  ", text)
     try:
-        return unhexlify(text.translate(None, _IGNORED)) or None
-    except Error:
+        digits = text.translate(_TO_BLANKS) if b":" in text else text
+        return bytes.fromhex(digits.decode("ascii")) or None
+    except ValueError:
         raise VirtError(EINVAL, _complaint(text)) from None
 
 
@@ -124,6 +142,7 @@ def _complaint(text: bytes) -> str:
     if wrong := _NO_DIGIT.search(text):
         what = quoted(to_text(wrong.group()))
         return f"{what} at column {wrong.start() + 1} is not hexadecimal"
-    if (odd := _LAST_DIGIT.search(text)) is None:
-        return "the line has no digits"
-    return f"{quoted(odd.group().decode())} at column {odd.start() + 1} is half a byte: write two digits for each byte"
+    odd = next(_ODD_WORD.finditer(text))  # bytes.fromhex() has no other reason to refuse digits and blanks
+    count = len(odd.group())
+    why = "is half a byte" if count == 1 else f"has {count} digits"
+    return f"{quoted(odd.group().decode())} at column {odd.start() + 1} {why}: write two digits for each byte"

@@ -120,7 +120,10 @@ def detach_lazily(directory: str) -> None:
         sentence = f'cannot unmount "{directory}": fusermount3 did not finish within {PATIENCE:.0f} s'
         raise VirtError(errno.EIO, sentence) from None
     if done.returncode:
-        raise VirtError(errno.EIO, f'cannot unmount "{directory}": {_last_line(done.stderr)}')
+        reason = _last_line(done.stderr)
+        if os.strerror(errno.EINVAL) in reason and mounted_at(directory):  # MNT_LOCKED, fs/namespace.c can_umount()
+            reason += ": it was mounted outside of this user namespace, before `virtfs shell` began: unmount it there"
+        raise VirtError(errno.EIO, f'cannot unmount "{directory}": {reason}')
 
 
 def detach_own(mount: Mounted) -> None:

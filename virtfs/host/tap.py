@@ -193,7 +193,7 @@ class Tap:
 
         OFFLOAD_ALL does not include OFFLOAD_UDP if the kernel is older than Linux 6.2.
         Features that were turned off with ethtool(8) stay off, unless this process may not enter the namespace of the
-        interface. Blocks for a few ms. VirtError ENXIO: the interface is gone.
+        interface, or has no descriptor left. Blocks for a few ms. VirtError ENXIO: the interface is gone.
         """
 
         def change() -> None:
@@ -204,11 +204,11 @@ class Tap:
                     raise
                 self._tell(_TUNSETOFFLOAD, flags & ~OFFLOAD_UDP)
 
-        from virtfs.host import features  # imports a part of pyroute2, which takes 40 ms
-
         try:
+            from virtfs.host import features  # imports a part of pyroute2, which takes 40 ms
+
             self._in_its_netns(lambda: features.keep_wanted(self.name(), change))
-        except VirtError as refusal:
+        except OSError as refusal:  # also of the import, which needs a descriptor
             if refusal.errno == errno.ENXIO:
                 raise
             change()
@@ -240,11 +240,11 @@ class Tap:
 
     def _put_tags_back(self) -> None:
         """Undo vlantags.put_in_frames(). If this fails, the next removal of a filter tries again."""
-        from virtfs.host import vlantags
-
         found = self._tags_found
         if found:
             with suppress(OSError):
+                from virtfs.host import vlantags
+
                 self._in_its_netns(lambda: vlantags.put_back(self.name(), found))
                 self._tags_found = ()
 

@@ -52,9 +52,9 @@ def test_the_address_of_a_bridge_stays(hosts: tuple[Mount, Mount]) -> None:
     hosts[1].sh(on_the_other(block))
     hosts[1].sh("ping -q -c1 -w20 10.0.4.1")
     hosts[0].sh("echo create 5 up taplink 00:00:00:00:00:01 bridge bridge0 >ctl")
-    hosts[1].sh("ping -q -c1 -w5 10.0.4.1")
+    hosts[1].sh("ping -q -c1 -W20 10.0.4.1")
     hosts[0].sh("echo destroy 5 >ctl")
-    hosts[1].sh("ping -q -c1 -w5 10.0.4.1")
+    hosts[1].sh("ping -q -c1 -W20 10.0.4.1")
     for host in hosts:
         host.sh("echo destroy bridge0 >ctl; ip link delete vxlan7")
 

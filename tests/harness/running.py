@@ -31,16 +31,27 @@ _MORTAL = ["setpriv", "--pdeathsig", "KILL", "--", "unshare", "--pid", "--fork",
 
 
 def run(command: Sequence[str], seconds: float = PATIENCE, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to completion, and return its status and its output as text."""
-    return subprocess.run(
+    """Run a command to completion, and return its status and its output as text.
+
+    TimeoutExpired: it did not end within this time. What it has started is killed: unshare --kill-child does not do
+    that for a process that has changed its user.
+    """
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
         command,
         env=ENVIRONMENT | environment,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=pipe,
+        stderr=pipe,
         text=True,
-        timeout=seconds,
         start_new_session=True,
-    )
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=seconds)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 def script(text: str, *arguments: str, before: Sequence[str] = NEW_NETWORK) -> subprocess.CompletedProcess[str]:

@@ -660,7 +660,7 @@ def test_a_new_end_with_the_same_taplink_is_reached_at_once(mount: Mount, places
     mount.ctl(f"create 1 up inet 10.0.0.1/24 netns {near.pid}\n{end}")
     assert ping(near, "10.0.0.2", 1).complete
     mount.ctl(f"destroy 2\n{end}")
-    near.sh("ping -q -c1 -w5 10.0.0.2")
+    near.sh("ping -q -c1 -W20 10.0.0.2")
     mount.ctl("destroy 1\ndestroy 2")
 
 

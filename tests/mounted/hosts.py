@@ -65,7 +65,7 @@ def pinging(address: str, count: int, options: str = "") -> str:
 
 
 class Ping:
-    """The output of ping(8).
+    """The output of ping(8), which is also its representation, for a test that fails.
 
     sent: the number of requests. Some may have been on their way when the last echo came.
     complete: whether all echoes have come, and none was lost before the last.
@@ -73,12 +73,16 @@ class Ping:
     """
 
     def __init__(self, text: str, count: int) -> None:
+        self._text = text
         counts = re.search(r"(\d+) packets transmitted", text)
         assert counts, text
         self.sent = int(counts[1])
         echoes = [int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", text)]
         self.complete = sorted(echoes) == [*range(1, count + 1)]
         self.shortest = float(found[1]) if (found := re.search(r"= ([\d.]+)/", text)) else 0.0
+
+    def __repr__(self) -> str:
+        return self._text
 
     def shows(self, delay: float) -> bool:
         """Return whether `shortest` fits a delay in ms: not less, and below 1.8 times the delay (or below 10 ms)."""

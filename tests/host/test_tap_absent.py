@@ -5,10 +5,16 @@ import os
 import socket
 
 import pytest
+from harness.nets import ip
+from harness.process import fails
 
 from virtfs.core.errors import VirtError
+from virtfs.core.ids import Unit
+from virtfs.host import tap as tap_module
+from virtfs.host import tap_found
 from virtfs.host.netns import own_netns
 from virtfs.host.rtnl import Rtnl
+from virtfs.host.tap import Tap
 from virtfs.host.tap_absent import Absent
 
 
@@ -42,3 +48,46 @@ def test_an_interface_that_does_not_exist(network: None) -> None:
     with pytest.raises(VirtError) as caught:
         Absent(own_netns, "nosuch")
     assert caught.value.errno == errno.ENXIO
+
+
+def taps() -> list[str]:
+    return [name for _index, name in socket.if_nameindex() if name.startswith("tap")]
+
+
+def test_a_lent_tap_that_is_deleted_just_before_it_is_attached_again(
+    network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TUNSETIFF then makes another tap with default settings. It is not the lent one."""
+    look = Absent.name
+
+    def deleted(absent: Absent) -> str:
+        found = look(absent)
+        ip("link delete tap3")
+        return found
+
+    with Tap.open(Unit(3)) as tap:
+        index = socket.if_nametoindex("tap3")
+        tap.let_go(os.geteuid())
+        with monkeypatch.context() as patch:
+            patch.setattr(Absent, "name", deleted)
+            with fails(errno.ENXIO):
+                tap.renew()
+        assert not tap.attached
+        assert taps() == []
+        tap.make_again()
+        assert socket.if_nametoindex("tap3") == index
+
+
+def test_a_tap_of_the_host_that_is_deleted_just_before_it_is_attached(
+    network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deleted(name: str) -> tap_found.Found | None:
+        found = tap_found.find(name)
+        ip(f"link delete {name}")
+        return found
+
+    ip("tuntap add tap3 mode tap")
+    monkeypatch.setattr(tap_module, "find", deleted)
+    with fails(errno.EBUSY):
+        Tap.open(Unit(3))
+    assert taps() == []

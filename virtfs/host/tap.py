@@ -23,7 +23,7 @@ from virtfs.host.bpf import FPROG_SIZE, Program, sock_fprog
 from virtfs.host.descriptors import keep_reserve
 from virtfs.host.rtnl import Rtnl
 from virtfs.host.tap_absent import Absent
-from virtfs.host.tap_found import find
+from virtfs.host.tap_found import find, is_another
 from virtfs.host.tap_protocol import OFFLOAD_NONE, OFFLOAD_UDP, VNET_HEADER
 
 T = TypeVar("T")
@@ -117,9 +117,10 @@ class Tap:
 
     def _attach(self, name: str) -> None:
         """Attach to an existing tap, and store its settings."""
+        deleted = TapTaken(errno.EBUSY, f'"{name}" was deleted while virtfs was attaching to it')
         found = find(name)
         if found is None:
-            raise TapTaken(errno.EBUSY, f'"{name}" was deleted while virtfs was attaching to it')
+            raise deleted
         if found.busy:
             error = TapHeld if found.held else TapTaken
             raise error(errno.EBUSY, f'"{name}" {found.busy}')
@@ -128,6 +129,8 @@ class Tap:
             self._set_interface(name, _FLAGS | (_IFF_MULTI_QUEUE if found.multi_queue else 0))
         except TapTaken as refusal:
             raise TapHeld(refusal.errno, refusal.strerror) from refusal
+        if is_another(name, found.index):
+            raise deleted
         self.made = False
         self._header_found = _INT.unpack(fcntl.ioctl(self.fd, _TUNGETVNETHDRSZ, bytes(_INT.size)))[0]
         fcntl.ioctl(self.fd, _TUNSETVNETHDRSZ, _INT.pack(VNET_HEADER))
@@ -264,7 +267,7 @@ class Tap:
         """
 
         def attach() -> None:
-            self._detach()
+            index = self._detach()
             flags = _FLAGS if header else _FLAGS & ~_IFF_VNET_HDR
             name = self.name()
             try:
@@ -272,6 +275,9 @@ class Tap:
             except OSError as refusal:
                 error = TapTaken if refusal.errno == errno.EBUSY else VirtError
                 raise error(refusal.errno or errno.EIO, _why_not(name, refusal)) from refusal
+            if is_another(name, index):
+                self._detach()
+                raise VirtError(errno.ENXIO, "the tap's interface is gone")
             self._be_present()
 
         self._in_its_netns(attach)
@@ -315,9 +321,10 @@ class Tap:
 
         self._in_its_netns(create)
 
-    def _detach(self, owner: int | None = None) -> None:
-        """Replace the descriptor with one that is not attached. owner: the user who may attach, or None for root only.
+    def _detach(self, owner: int | None = None) -> int:
+        """Replace the descriptor with one that is not attached. Return the index of the interface.
 
+        owner: the user who may attach, or None for root only.
         Call this in the namespace of the interface, because the new descriptor can only attach there.
         """
         fresh = _open_device()
@@ -334,6 +341,7 @@ class Tap:
                     raise
                 self._absent = absent
             os.dup2(fresh, self.fd, inheritable=False)
+            return self._absent.index
         finally:
             os.close(fresh)
 

@@ -16,6 +16,7 @@ _IFF_TAP = 0x0002  # linux/if_tun.h
 class Found:
     """An existing interface with the tap's name."""
 
+    index: int
     busy: str  # why virtfs cannot attach to it, or "" if it can
     multi_queue: bool
     held: bool = False  # whether `busy` is that other programs hold it
@@ -40,7 +41,7 @@ def find(name: str) -> Found | None:
     several programs share it, so this function counts the attached queues.
     """
     try:
-        link = _ask(name)
+        index, link = _ask(name)
     except VirtError as refusal:
         if refusal.errno == ENODEV:
             return None
@@ -48,11 +49,11 @@ def find(name: str) -> Found | None:
     information = parse(link.get(m.IFLA_LINKINFO, b""))
     data = parse(information.get(m.IFLA_INFO_DATA, b""))
     if text(information.get(m.IFLA_INFO_KIND, b"")) != "tun" or data.get(m.IFLA_TUN_TYPE) != bytes([_IFF_TAP]):
-        return Found("exists but is not a tap", False)
+        return Found(index, "exists but is not a tap", False)
     multi_queue = any(data.get(m.IFLA_TUN_MULTI_QUEUE, b""))
     # These counts are present only for IFF_MULTI_QUEUE.
     queues = sum(number(data, count) or 0 for count in (m.IFLA_TUN_NUM_QUEUES, m.IFLA_TUN_NUM_DISABLED_QUEUES))
-    return Found("is held by another program" if queues else "", multi_queue, held=bool(queues))
+    return Found(index, "is held by another program" if queues else "", multi_queue, held=bool(queues))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,19 @@ class Standing:
     type: int
 
 
+def is_another(name: str, index: int) -> bool:
+    """Return whether the interface of this name is not the one with this index.
+
+    Call this after attaching to an existing tap by its name: if it has been deleted just before, TUNSETIFF has made a
+    new one. If it cannot be determined, for example because no descriptor is left, return False.
+    """
+    try:
+        with Rtnl() as rtnl:
+            return rtnl.index(name) != index
+    except OSError:
+        return False
+
+
 def standing(name: str) -> Standing:
     """Return the Standing of a tap in the calling thread's namespace. VirtError ENODEV: there is no such interface."""
     with Rtnl() as rtnl:
@@ -77,7 +91,9 @@ def standing(name: str) -> Standing:
     return Standing(number(data, m.IFLA_TUN_OWNER), number(data, m.IFLA_TUN_GROUP), link_type)
 
 
-def _ask(name: str) -> Attributes:
+def _ask(name: str) -> tuple[int, Attributes]:
+    """Return the index and the attributes of an interface."""
     with Rtnl() as rtnl:
         link = rtnl.ask_one(m.RTM_GETLINK, m.link(0, m.named(name)))
-    return parse(link.body, m.IFINFOMSG.size)
+    _family, _type, index, _flags, _change = m.IFINFOMSG.unpack_from(link.body)
+    return index, parse(link.body, m.IFINFOMSG.size)

@@ -44,15 +44,19 @@ def test_who_has_what(virt: Virt) -> None:
 FORKS = "exec 3<>{name}/{file}; sleep inf & exec true"
 
 
-# Opens a file as user 4001, and lets a child have it that runs as user 4002.
+# Opens a file as user 4001, lets a child have it that runs as user 4002, and ends.
 GIVES = """
 import os, sys, time
 os.setresuid(4001, 4001, 0)
 os.open(sys.argv[1], os.O_RDONLY)
+changed, changes = os.pipe()
 if not os.fork():
     os.setresuid(-1, 0, -1)
     os.setresuid(4002, 4002, 4002)
+    os.close(changes)
     time.sleep(1000)
+os.close(changes)
+os.read(changed, 1)
 """
 
 

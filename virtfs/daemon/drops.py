@@ -30,7 +30,7 @@ class Drops:
             self._start(self._report, name=f"{self._name}: reporting drops")
 
     def end(self) -> None:
-        """Report what is left, because the interface is destroyed. No event of it follows its event `destroy`."""
+        """Report the remaining drops. The interface is being destroyed, and `destroy` is to be its last event."""
         self._emit()
         self._ended = True
 

@@ -106,7 +106,7 @@ runuser -u anna -- env PYTHONPATH=/mnt/checkout bash -ec 'virtfs() {{ {" ".join(
 """
 
 
-# The shell of another student, who has done the lessons before.
+# The shell of another student who has done the lessons before.
 _STUDENT = " ".join([*HIS_VIRTFS, "shell", "sh", "-ec", "'echo create 3 up inet 10.0.3.1/24 >ctl\n%s'"])
 
 

@@ -29,7 +29,7 @@ class Managed:
     adoptions: the addresses and routes that the bridge has adopted from members.
     taps: the indices of the members that were taps of the mount when the bridge was lost.
     gone: the ports of taps of the mount that have left the bridge, by interface index.
-    added: the names of the interfaces that lines have added.
+    added: the names of the interfaces that lines have added and not deleted since.
     leaving: whether virtfs is releasing the bridge.
     """
 

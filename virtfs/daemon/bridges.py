@@ -221,10 +221,16 @@ class Bridges:
             raise VirtError(refusal.errno, f"cannot make {name} again: {why}. {way_out}") from refusal
 
     async def _change(self, managed: Managed, actions: tuple[Action, ...], ensure: bool) -> None:
+        before = managed.added
+        # Before the change, because a member may vanish as soon as it has joined.
         managed.added |= {str(action.args[0]) for action in actions if action.verb == "add"}
         try:
             try:
                 await self._kernel.call(change, self._kernel, managed, actions, self._taps(), ensure)
+                managed.added = _added_by(before, actions)
+            except OSError:
+                managed.added = before
+                raise
             finally:
                 await self._follower.look_after(managed)
         except VirtError as refusal:
@@ -265,3 +271,14 @@ class Bridges:
                 first = first or VirtError(refusal.errno or errno.EIO, sentence)
                 forget_frames(refusal)
         return first
+
+
+def _added_by(before: frozenset[str], actions: tuple[Action, ...]) -> frozenset[str]:
+    """Return the interfaces that lines have added to a bridge and not deleted since. before: those before this line."""
+    added = set(before)
+    for action in actions:
+        if action.verb == "add":
+            added.add(str(action.args[0]))
+        elif action.verb == "delete":
+            added.discard(str(action.args[0]))
+    return frozenset(added)

@@ -1,6 +1,7 @@
 """Functions that tests run in an agent (harness/agent.py) when a single system call is not enough."""
 
 import asyncio
+import ctypes
 import fcntl
 import os
 import select
@@ -10,7 +11,11 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from harness.waiting import until
+
 ETH_P_ALL = 3
+SIOCGIFFLAGS, IFF_UP, IFF_RUNNING = 0x8913, 0x1, 0x40  # netdevice(7)
+SIOCETHTOOL, ETHTOOL_GLINK = 0x8946, 0xA  # include/uapi/linux/ethtool.h
 EXPERIMENTAL = b"\x88\xb5"  # IEEE 802's ethertype for local experiments: no stack answers it
 
 
@@ -66,10 +71,28 @@ def wire(interface: str) -> int:
 
 
 def send(wire: int, frames: tuple[bytes, ...]) -> None:
-    """Send frames from the host through a packet socket."""
+    """Send frames from the host through a packet socket.
+
+    After a carrier comes, the kernel starts the interface's queue from a task of its own (net/core/link_watch.c), which
+    may have to wait for others. Until then it drops what is sent, without an error or a count, so wait for it here.
+    """
     with _socket(wire) as packets:
+        until(lambda: not _starting(packets), "the kernel has started the interface's queue")
         for frame in frames:
             packets.send(frame)
+
+
+def _starting(packets: socket.socket) -> bool:
+    """Return whether an interface is up and has a carrier, but its queue is not started yet."""
+    name = str(packets.getsockname()[0]).encode()
+    link = ctypes.create_string_buffer(struct.pack("II", ETHTOOL_GLINK, 0))
+    try:
+        (flags,) = struct.unpack_from("H", fcntl.ioctl(packets, SIOCGIFFLAGS, struct.pack("16s24x", name)), 16)
+        fcntl.ioctl(packets, SIOCETHTOOL, struct.pack("16sP16x", name, ctypes.addressof(link)))
+    except OSError:
+        return False  # it is gone, or tells no carrier
+    (carrier,) = struct.unpack_from("I", link, 4)
+    return bool(carrier and flags & IFF_UP and not flags & IFF_RUNNING)
 
 
 def next_from_virt(wire: int, seconds: float) -> bytes:

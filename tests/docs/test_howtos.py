@@ -9,6 +9,8 @@ from harness.users import HIS_VIRTFS
 from .markdown import ROOT, Block, blocks, section
 from .tour import Tour, prints_what_it_says, touring, touring_without_root
 
+pytestmark = pytest.mark.timeout(180)  # a page has many steps, each of which may take as long as PATIENCE
+
 _BEGIN = f"ln -s {ROOT} ~/virtfs; exec 2>&1"
 
 

@@ -2,8 +2,12 @@
 
 import re
 
+import pytest
+
 from .markdown import ROOT
 from .tour import touring
+
+pytestmark = pytest.mark.timeout(180)  # many steps, each of which may take as long as PATIENCE
 
 PAGE = (ROOT / "man/virtfs-recipes.7").read_text()
 # Recipes that need a terminal, a virtual machine, a program of the reader's, or the host; other tests run them.

@@ -95,6 +95,7 @@ class Tour:
         while _DONE not in printed or len(masked(printed.replace(_DONE, ""))) < lines:
             ready, _, _ = select.select([self._out], [], [], max(0, end - time.monotonic()))
             if not ready:
+                assert _DONE in printed, f"not within {PATIENCE:g} s: {commands}\nprinted: {printed}"
                 break  # the caller's comparison shows which lines are missing
             more = os.read(self._out, 65536)
             assert more, f"the shell has ended: {printed}"

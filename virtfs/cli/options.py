@@ -56,8 +56,9 @@ _SIZES = {
 }  # values in bytes, or with a suffix K, M or G
 _MOST = 2**31 - 1
 # With smaller limits, a user could not write a line of 64 KiB, which takes four times as much memory (files.text), or
-# queue and capture a frame of 64 KiB, which may take a third of the limit (core.memory).
-_LEAST = {"max_memory": 1 << 20, "max_user_memory": 512 << 10}
+# queue and capture a frame of 64 KiB, which may take a third of the limit (core.memory). A capture that can
+# hold less than such a frame would miss it, and one that can hold nothing would be silent.
+_LEAST = {"max_memory": 1 << 20, "max_user_memory": 512 << 10, "capture": 64 << 10}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@
 set -euo pipefail
 virtfs=${1:-${VIRTFS:-/mnt/virt}}
 [ -e "$virtfs/ctl" ] || { echo "cable.sh: no virtfs at $virtfs (virtfs mount $virtfs)" >&2; exit 1; }
+[ -w "$virtfs/ctl" ] || { echo "cable.sh: only root may write $virtfs/ctl: use \`virtfs shell $0\`" >&2; exit 1; }
 
 virts=() spaces=() cats=()
 end() {

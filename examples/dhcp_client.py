@@ -2,7 +2,7 @@
 """A DHCP client on a frame file: asks for an address, and prints it.
 
     echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
-    dnsmasq -d --port=0 --interface=tap3 --bind-dynamic --dhcp-range=10.0.3.100,10.0.3.200 &
+    dnsmasq -d --port=0 --interface=tap3 --bind-dynamic --leasefile-ro --dhcp-range=10.0.3.100,10.0.3.200 &
     examples/dhcp_client.py 3                   # or the interface's directory, /mnt/virt/virt3
 
 The server is dnsmasq (Debian: dnsmasq-base), on the host's end of the wire. The client needs only the files `address`

@@ -5,10 +5,12 @@
 #     sudo examples/lab.sh /mnt/virt            (or VIRTFS=/mnt/virt examples/lab.sh)
 #
 # Each machine pings the others and the program, responder.py. Cleans up on exit, also after Ctrl-C.
+# In `virtfs shell`, the owner `nobody` of lab.ctl needs a range for you in /etc/subuid.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 virtfs=${1:-${VIRTFS:-/mnt/virt}}
 [ -e "$virtfs/ctl" ] || { echo "lab.sh: no virtfs at $virtfs (virtfs mount $virtfs)" >&2; exit 1; }
+[ -w "$virtfs/ctl" ] || { echo "lab.sh: only root may write $virtfs/ctl: use \`virtfs shell $0\`" >&2; exit 1; }
 
 # Nothing that lab.ctl creates may exist yet, since all of it is destroyed at the end.
 made=$(sed -n 's/^create \([^ ]*\).*/\1/p' "$here/lab.ctl")

@@ -18,6 +18,8 @@ vxlan | cable | stream) ;;
 *) echo "usage: two_hosts.sh vxlan|cable|stream" >&2; exit 2 ;;
 esac
 
+[ "$(id -u)" = 0 ] || { echo "two_hosts.sh: only root may do this: use \`virtfs shell $0 $way\`" >&2; exit 1; }
+
 # Run again in new namespaces. When this shell ends, the kernel ends all programs, and removes interfaces and mounts.
 if [ -z "${TWO_HOSTS_INSIDE:-}" ]; then
     export TWO_HOSTS_INSIDE=1

@@ -10,6 +10,7 @@
 set -euo pipefail
 virtfs=${1:-${VIRTFS:-/mnt/virt}}
 [ -e "$virtfs/ctl" ] || { echo "wan.sh: no virtfs at $virtfs (virtfs mount $virtfs)" >&2; exit 1; }
+[ -w "$virtfs/ctl" ] || { echo "wan.sh: only root may write $virtfs/ctl: use \`virtfs shell $0\`" >&2; exit 1; }
 impairment=${*:2}
 impairment=${impairment:-delay 20ms loss 1%}
 

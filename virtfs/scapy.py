@@ -23,7 +23,8 @@ try:
     from scapy.packet import Packet
     from scapy.supersocket import SuperSocket
 except ModuleNotFoundError as error:
-    who = "" if os.access(sys.prefix, os.W_OK) else "as root, "  # a checkout's .venv may be root's
+    # A checkout's .venv may belong to another user, who has no name in the user namespace of a virtfs shell.
+    who = "" if os.access(sys.prefix, os.W_OK) else f"as the owner of {sys.prefix}, "
     sentence = f"virtfs.scapy needs scapy 2.5 or newer: {who}run `{sys.executable} -m pip install scapy`"
     raise ImportError(sentence, name="scapy") from error
 

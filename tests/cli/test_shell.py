@@ -504,3 +504,15 @@ def test_a_shell_in_a_shell_says_where_the_interfaces_are() -> None:
     done = run([*SHELL, "sh", "-c", f"echo $VIRTFS; SHELL=/bin/true {shell} shell; {shell} shell true"])
     there = done.stdout.strip()
     assert done.stderr == f"virtfs: you are inside the virtfs shell at {there}; exit leads back to its interfaces\n"
+
+
+@WHO
+def test_a_shell_in_a_shell_has_its_own_named_namespaces(who: list[str]) -> None:
+    """A script of a lesson creates the same names as the shell in which it is started."""
+    inner = 'ip netns list; ip netns add near; ip netns add own; echo create 3 up netns near >"$VIRTFS/ctl"'
+    shell = f"{' '.join(VIRTFS)} shell -- sh -euc '{inner}'"
+    done = run([*who, *SHELL, "sh", "-euc", f"ip netns add near; {shell}; ip -n near -brief link; ls /run/netns"])
+    assert (done.returncode, done.stderr) == (0, "")
+    link, *names = done.stdout.splitlines()
+    assert link.split()[0] == "lo"
+    assert ("near" in names, "own" in names) == (True, False)

@@ -21,8 +21,8 @@ from virtfs.cli.unstarted import TOO_MANY, refusal
             b"#! /bin/sh\r\npwd\r\n",
             0o755,
             127,
-            r'No such file or directory: its interpreter "/bin/sh\r" does not exist; '
-            "its lines must end without a carriage return",
+            r'No such file or directory: its interpreter "/bin/sh\r" does not exist: '
+            r"remove the line ends of Windows with sed -i 's/\r$//' FILE",
         ),
         (b"#!/nowhere -e\n", 0o755, 127, 'No such file or directory: its interpreter "/nowhere" does not exist'),
         (b"#!/bin/sh\n", 0o644, 126, "Permission denied: it is not executable: chmod +x makes it so"),

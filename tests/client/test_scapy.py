@@ -215,3 +215,11 @@ def test_without_scapy() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     sentence = f"virtfs.scapy needs scapy 2.5 or newer: run `{sys.executable} -m pip install scapy`"
     assert done.stderr.splitlines()[-1] == f"ImportError: {sentence}"
+
+
+def test_without_scapy_in_the_checkout_of_another_user() -> None:
+    """Root may not own the environment either: pip must run as its owner."""
+    program = "import os, sys; os.setuid(65534); sys.modules['scapy'] = None; import virtfs.scapy"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    owner = f"as the owner of {sys.prefix}, run `{sys.executable} -m pip install scapy`"
+    assert done.stderr.splitlines()[-1].endswith(owner), done.stderr

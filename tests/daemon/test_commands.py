@@ -252,7 +252,7 @@ async def test_root_alone_may() -> None:
                      "group 1000", "taplink 02:00:00:00:00:01"):  # fmt: skip
             assert await bench.refused(f"strict {verb}", ALICE, unit=3) == errno.EPERM
         assert picture(bench) == before
-        await bench.say("help\n# nothing\n", ALICE)
+        await bench.say("\n# nothing\n", ALICE)
         verbs = "up mtu 1400 link 02:00:00:00:00:01 queue 9 backlog 1 strict exclusive none mode 0660"
         await bench.say(verbs, ALICE, unit=3)
         assert bench.virt(3).host.up

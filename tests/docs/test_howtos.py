@@ -1,6 +1,8 @@
 """The how-to pages: their steps, typed into one shell from the first to the last, print the output that they show."""
 
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -90,6 +92,23 @@ def test_a_capture_of_an_earlier_run_is_replayed() -> None:
         shell.run("echo destroy all >ctl; wait", 1)
 
 
+def test_a_lesson_without_its_mac_addresses_keeps_the_descriptions() -> None:
+    (sed,) = re.findall("^(sed .*) ctl >", _TEACHING, re.MULTILINE)
+    lesson = "create 3 link b2:0a:9b:0b:0e:03 taplink f6:5c:3e:12:6b:ed up description the link to the printer\n"
+    done = subprocess.run(["bash", "-c", sed], input=lesson, capture_output=True, text=True)
+    assert done.stdout == "create 3 up description the link to the printer\n"
+
+
+def test_the_wire_through_ssh_can_be_made_again() -> None:
+    """ssh leaves its socket behind. It replaces the socket the next time, and ends if it cannot listen there."""
+    (ssh,) = re.findall("^(ssh -N .*)", _TEACHING, re.MULTILINE)
+    if shutil.which("ssh") is None:
+        pytest.skip("ssh is not installed")
+    done = subprocess.run(["bash", "-c", ssh.replace("-N", "-G")], capture_output=True, text=True)
+    wanted = {"streamlocalbindunlink yes", "exitonforwardfailure yes", "localforward /tmp/wire7 /tmp/wire7"}
+    assert wanted <= {*done.stdout.splitlines()}, done.stderr
+
+
 _TEACHING = (ROOT / "doc/teaching.md").read_text()
 _FOR_ROOT = section(_TEACHING, "One mount for the class")
 # Users who exist only for this shell and its server.
@@ -113,9 +132,13 @@ _STUDENT = " ".join([*HIS_VIRTFS, "shell", "sh", "-ec", "'echo create 3 up inet 
 
 
 def test_the_page_for_teachers_without_root() -> None:
-    """The students who join their shells by a wire or a switch have done the lessons before."""
+    """The students who join their shells by a wire or a switch have done the lessons before.
+
+    A job of the student, such as a capture, runs during all lessons. They neither wait for it nor end it.
+    """
     joined = 0
     with touring_without_root(before="mount -t tmpfs -o mode=1777 tmpfs /tmp") as shell:
+        shell.run("cat pcap >~/own.pcapng & own=$!", 0)
         for step in blocks(_TEACHING.replace(_FOR_ROOT, "")):
             if step.language == "sh":
                 prints_what_it_says(shell, step)
@@ -129,6 +152,7 @@ def test_the_page_for_teachers_without_root() -> None:
                 ping = _STUDENT.replace("'", '"') % f"{other}ping -c1 -w20 10.0.9.1"
                 assert "from 10.0.9.1: icmp_seq=" in shell.run(_STUDENT % f"{step.text}{ping}", 0)
                 joined += 1
+        assert shell.run("kill $own && wait $own; echo $?; rm ~/own.pcapng", 1) == "143\n"
     assert joined == 2
 
 

@@ -30,7 +30,7 @@ def lines_of(program: str) -> list[str]:
 
 def test_the_client(mount: Mount) -> None:
     create, dnsmasq, _ = lines_of(CLIENT)
-    mount.sh(f"{create}; mount -t tmpfs tmpfs /var/lib/misc")  # the leases
+    mount.sh(f"{create}; mount -t tmpfs -o ro tmpfs /var/lib/misc")  # in virtfs shell, no leases can be written there
     mount.shell(f"exec {dnsmasq.removesuffix(' &')} --no-ping 2>/mnt/served")
     until(lambda: "sockets bound" in mount.sh("cat /mnt/served || true"), "dnsmasq serves")
     running = mount.start(sys.executable, CLIENT, "3", env={**os.environ, "VIRTFS": DIR}, stdout=PIPE, stderr=PIPE)

@@ -83,6 +83,16 @@ def test_cable_says_what_it_lacks(mount: Mount) -> None:
     assert "no virtfs at /nowhere" in complaint
 
 
+@pytest.mark.parametrize("name", ["cable.sh", "internet.sh", "lab.sh", "pxe.sh", "wan.sh"])
+def test_a_script_that_needs_root_names_the_way_without(mount: Mount, name: str) -> None:
+    """The owner of an interface runs it in root's mount. The kernel refuses the open, so last_error has no reason."""
+    mount.ctl("create 1 up owner nobody")
+    script = str(EXAMPLES / name)
+    running = mount.start(script, DIR, uid=65534, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    said = f"{name}: only root may write {DIR}/ctl: use `virtfs shell {script}`\n"
+    assert (*finished(running), running.returncode) == ("", said, 1)
+
+
 def test_responder(virt: Virt) -> None:
     virt.set(f"inet 10.3.{virt.unit}.1/24")
     address = f"10.3.{virt.unit}.2"

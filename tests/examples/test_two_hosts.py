@@ -40,5 +40,11 @@ def test_usage(elsewhere: Place) -> None:
     assert running.returncode == 2
 
 
+def test_an_ordinary_user_is_told_of_the_way_without_root(elsewhere: Place) -> None:
+    running = elsewhere.start(TWO_HOSTS, "cable", uid=65534, **_PIPES)
+    said = f"two_hosts.sh: only root may do this: use `virtfs shell {TWO_HOSTS} cable`\n"
+    assert (*finished(running), running.returncode) == ("", said, 1)
+
+
 def _nothing_left(place: Place) -> None:
     assert (place.links(), place.mounts(), place.ip("netns list")) == (["lo"], [], "")

@@ -58,7 +58,7 @@ def ctl_line(data: bytes) -> None:
     """A line of the mount's ctl. A command that is accepted is the same when it is written and read again."""
     with may_refuse():
         command = grammar.parse(to_text(data))
-        if command is not None and command.kind != "help":
+        if command is not None:
             assert grammar.parse(line_text.format_command(command)) == command
 
 

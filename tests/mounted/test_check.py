@@ -24,7 +24,6 @@ ACCEPTED = [
     "destroy bridge0",
     "virt5 bridge bridge0",
     "mark a text",
-    "help",
     "retry",
     "# a comment",
     "check create 4",

@@ -103,7 +103,7 @@ def test_a_refused_line_changes_nothing(mount: Mount, line: str, number: int, qu
     assert "\n" not in why
 
 
-@pytest.mark.parametrize("line", ["", "   ", "# a comment", "help", "\t# another", "virt3 up # and why"])
+@pytest.mark.parametrize("line", ["", "   ", "# a comment", "\t# another", "virt3 up # and why"])
 def test_what_is_no_error(mount: Mount, line: str) -> None:
     mount.ctl("create 3 up")
     before = mount.read("last_error"), mount.read("ctl")

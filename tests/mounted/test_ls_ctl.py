@@ -202,7 +202,8 @@ def test_ctl_writes_the_line(mount: Mount) -> None:
 def test_ctl_says_why_a_line_is_refused(mount: Mount) -> None:
     said = run(mount, "ctl", "-d", DIR, "create 4\ncreate 4")
     assert said == (1, "", 'virtfs: line 2: "create 4": "virt4" already exists\n')
-    with pytest.raises(VirtError, match="ctl needs a line"):
+    file = "to run the lines of a file, use cat FILE >DIR/ctl, where DIR is the mount"
+    with pytest.raises(VirtError, match=f'ctl needs a line, as in "virtfs ctl create 3 up"; {file}'):
         ctl(None, ())
 
 

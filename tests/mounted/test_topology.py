@@ -63,6 +63,14 @@ def test_a_name_of_another_format_is_refused(mount: Mount) -> None:
     assert run(mount, "ls", "-d", DIR, "--svg", "lab.PNG") == (1, "", said)
 
 
+def test_a_name_with_blanks_that_are_not_quoted_is_no_mount(mount: Mount, tmp_path: Path) -> None:
+    said = 'virtfs: "lab.svg" is not a mount: quote a file name that has blanks\n'
+    assert run(mount, "ls", "--svg", f"{tmp_path}/my", "lab.svg", VIRTFS=DIR) == (1, "", said)
+    said = f'virtfs: there is no virtfs mounted at "{tmp_path}"\n'
+    assert run(mount, "ls", "--svg", f"{tmp_path}/lab.svg", str(tmp_path)) == (1, "", said)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_names_of_others_are_escaped(mount: Mount) -> None:
     """A namespace, a bridge and a member have names that would end a quoted string or hide in a label."""
     mount.sh("ip netns add 'a\"];x' && ip netns exec 'a\"];x' ip link add name 'b\\' type bridge")

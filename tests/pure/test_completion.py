@@ -115,6 +115,8 @@ def test_the_next_word(line: str, words: list[str]) -> None:
         (["exec", "3", "--tun", "--", "ca"], "command 4", set()),
         (["ctl", "-d", "/virt3", "car"], "none", {"carrier"}),
         (["ctl", "-d", "/", "check", "-"], "none", set()),
+        (["ctl", "-d", "/", "he"], "none", {"help"}),
+        (["ctl", "-d", "/", "up", "he"], "none", set()),
     ],
 )
 def test_the_next_word_of_a_command(

@@ -134,8 +134,11 @@ def _of_ctl(given: Given) -> Iterator[Candidate]:
     names = _names(given.options, f"/{target}")
     line = [word for words in given.words for word in words.split()]
     if target:
-        return of_verbs(BRIDGE if target.startswith(BRIDGE) else VIRT, target, line, names)
-    return of_line(line, names)
+        yield from of_verbs(BRIDGE if target.startswith(BRIDGE) else VIRT, target, line, names)
+    else:
+        yield from of_line(line, names)
+    if not line:
+        yield "help", "print the commands and verbs"
 
 
 def _names(options: Mapping[str, str], below: str = "/") -> Names:

@@ -14,6 +14,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.help_text import help_text
 from virtfs.core.quoting import quoted
 
+_OF_A_FILE = "to run the lines of a file, use cat FILE >DIR/ctl, where DIR is the mount"
 _OF_ONE = re.compile(r"\s*(virt[0-9]+)\s+(.*)", re.DOTALL)
 
 
@@ -27,7 +28,7 @@ def ctl(directory: str | None, words: Sequence[str]) -> None:
     """
     line = " ".join(words)
     if not line.strip():
-        raise VirtError(errno.EINVAL, 'ctl needs a line, as in "virtfs ctl create 3 up"')
+        raise VirtError(errno.EINVAL, f'ctl needs a line, as in "virtfs ctl create 3 up"; {_OF_A_FILE}')
     if line.strip() == "help":
         say(help_text())
         return

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from virtfs.cli.columns import cut, host_of, owner_of, short, state_of, table
-from virtfs.cli.mounts import Answer, ask, chosen, no_mount, read, say, visible, visible_at
+from virtfs.cli.mounts import Answer, ask, chosen, expect_virtfs, no_mount, read, say, visible, visible_at
 from virtfs.cli.rates import Object, rates_of
 from virtfs.cli.shell_mark import inside, own
 from virtfs.cli.surroundings import complain
@@ -55,8 +56,8 @@ def draw(directory: str | None, file: str) -> None:
     """Draw the topology of a mount as an SVG image.
 
     directory: the mount point; None for the default (mounts.chosen). file: the name of the image, "-" for standard
-    output. VirtError: EINVAL, the name is that of another format; ENOENT, dot is not installed; ETIMEDOUT, the mount
-    does not answer; EIO, dot has failed.
+    output. VirtError: EINVAL, the name is that of another format; ENOENT, dot is not installed, or no virtfs is mounted
+    there; ETIMEDOUT, the mount does not answer; EIO, dot has failed.
     """
     if (suffix := Path(file).suffix.lower()) in _OTHER_FORMATS:
         remedy = f'choose a name that ends in .svg, or type "dot -T{suffix[1:]} topology" in the mount'
@@ -64,7 +65,11 @@ def draw(directory: str | None, file: str) -> None:
     dot = shutil.which("dot")
     if dot is None:
         raise VirtError(errno.ENOENT, 'drawing needs the program "dot": install Graphviz (package graphviz)')
-    (answer,) = ask([chosen(directory)], lambda mount: read(mount, "topology"))
+    where = chosen(directory)
+    if directory is not None and not os.path.lexists(where):  # the second word of a name without quotes
+        raise VirtError(errno.ENOENT, f"{quoted(directory)} is not a mount: quote a file name that has blanks")
+    expect_virtfs(where)
+    (answer,) = ask([where], lambda mount: read(mount, "topology"))
     if answer.error is not None:
         raise answer.error
     done = subprocess.run([dot, "-Tsvg"], input=answer.data, capture_output=True, check=False)

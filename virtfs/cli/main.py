@@ -93,6 +93,8 @@ The mount is DIR, or else $VIRTFS, the mount that contains the working directory
   virtfs ctl create 3 up inet 10.0.3.1/24
   virtfs ctl virt3 mtu 1400
   virtfs ctl help
+
+To run the lines of a file, use `cat FILE >DIR/ctl`.
 """
 _EXTCAP = """\
 Show the interfaces of all mounts in the lists of Wireshark and tshark, with capture filters.

@@ -101,7 +101,8 @@ def _run(directory: str, command: list[str], stay: bool, net: bool) -> int:
     errors = os.dup(2)  # for process 1; unshare(1) writes its own errors to `said`
     outer, inner = socket.socketpair()  # through this pair, process 1 sends the socket that passt is to serve
     package = os.path.dirname(os.path.dirname(os.path.abspath(virtfs.__file__)))
-    names = "" if os.geteuid() else "names"
+    # The names of an outer virtfs shell stay its own: a lesson creates the same names in each shell.
+    names = "" if os.geteuid() or inside() else "names"
     first = [
         sys.executable,
         "-X",

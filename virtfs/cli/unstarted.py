@@ -9,6 +9,7 @@ import os
 import shutil
 
 from virtfs.cli.shell_mark import remedy
+from virtfs.core.line_words import AS_IN_WINDOWS
 from virtfs.core.quoting import quoted
 
 _LONGEST = 256  # bytes of a #! line that the kernel reads (BINPRM_BUF_SIZE, linux/binfmts.h)
@@ -32,7 +33,7 @@ def _why(path: str, failure: OSError) -> str:
         case errno.ENOEXEC if not _starts_with(path, b"\x7fELF"):
             return "it has no #! line, such as #!/bin/bash"
         case errno.ENOENT if interpreter := _interpreter(path):
-            advice = "; its lines must end without a carriage return" if interpreter.endswith("\r") else ""
+            advice = f": {AS_IN_WINDOWS}" if interpreter.endswith("\r") else ""
             return f"its interpreter {quoted(interpreter)} does not exist{advice}"
         case errno.EACCES if os.path.isfile(path) and not os.access(path, os.X_OK):
             return "it is not executable: chmod +x makes it so"

@@ -34,6 +34,7 @@ _CHECK = re.compile(r"[ \t]*check(?:[ \t]+|$)")
 # The usual names of bridges that are not bridgeN: br0, br-lan, vmbr0, docker0. They are only used in error messages.
 _LIKE_A_HOSTS_BRIDGE = re.compile(r"br(?![a-z])|[a-z-]*br[0-9]|docker[0-9]")
 _LIKE_A_BRIDGE = re.compile(r"bridge[-+]?[0-9]")
+_LIKE_A_FILE = re.compile(r"\S*[./]")
 _NAMES = "an interface is named N or virtN, a bridge bridgeN"
 _OWN_NAMES: dict[Noun, re.Pattern[str]] = {VIRT: re.compile("virt[0-9]"), BRIDGE: _LIKE_A_BRIDGE}
 _LIKE_A_UNIT = re.compile(r"[-+]?[0-9]|virt|tap(?:[0-9]|$)")
@@ -56,8 +57,8 @@ class Action:
 class Command:
     """One line of the mount's ctl.
 
-    target: the interface or bridge. None for `help`, for a `create` that takes the lowest free unit, and for a
-    `destroy` of everything.
+    target: the interface or bridge. None for a `create` that takes the lowest free unit, and for a `destroy` of
+    everything.
     actions: the verbs, in order. The impairments of a cable are a single action `impair`, in which `in` is the
     direction from the peer and `out` the direction to the peer.
     A `mark` has a single action `mark`.
@@ -215,6 +216,10 @@ def _parse_change(first: str, words: Words) -> Parsing[Command]:
             hint = "a line that changes an interface begins with virtN"
         elif any_bridge := _any_bridge(first):
             hint = f"a line that changes a bridge begins with bridgeN{any_bridge}"
+        elif _LIKE_A_FILE.match(first):
+            hint = "to run the lines of a file, use cat FILE >ctl"
+        elif first == "help":
+            hint = "the file help has the text: use cat help"
         else:
             near = _nearest(first, (command for command, _ in _FORM_OF_WORD), "destroy")
             hint = f"did you mean {quoted(near)}? The file help" if near else "the file help"

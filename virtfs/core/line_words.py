@@ -13,6 +13,8 @@ LINE_MAX = 65536  # bytes in a line
 # Maximum number of words that one argument can take. An impairment of both directions, with every keyword and every
 # optional number, has 60 words.
 WORDS_MAX = 64
+# What to do about a line that ends with a carriage return.
+AS_IN_WINDOWS = "remove the line ends of Windows with sed -i 's/\\r$//' FILE"
 _WORD = re.compile(r"[^ \t]+")
 
 
@@ -95,4 +97,5 @@ def _check_characters(line: str) -> None:
     for at, char in enumerate(line):
         if not char.isprintable() and char != "\t":
             what = "not UTF-8" if is_stray_byte(char) else "not a printable character"
-            raise VirtError(EINVAL, f"{quoted(char)} is {what}, in {quoted(line[max(0, at - 20) : at + 20])}")
+            advice = f": {AS_IN_WINDOWS}" if line[at:] == "\r" else ""
+            raise VirtError(EINVAL, f"{quoted(char)} is {what}, in {quoted(line[max(0, at - 20) : at + 20])}{advice}")

@@ -12,7 +12,7 @@ from virtfs.core import arguments as arg
 from virtfs.core.arguments import Argument
 from virtfs.core.impairment import BOTH
 
-Kind = Literal["create", "ensure", "destroy", "change", "cable", "uncable", "mark", "check", "retry", "help"]
+Kind = Literal["create", "ensure", "destroy", "change", "cable", "uncable", "mark", "check", "retry"]
 Noun = Literal["virt", "bridge"]
 VIRT: Final = "virt"
 BRIDGE: Final = "bridge"
@@ -80,7 +80,6 @@ FORMS: Final = (
     Form("mark", "none", False, "mark TEXT", "put TEXT into captures, histories and events"),
     Form("check", "none", False, "check LINE", "answer as LINE would, but change nothing"),
     Form("retry", "none", False, "retry", "run the failed lines of the state file again"),
-    Form("help", "none", False, "help", "do nothing; this text is in the file help"),
 )
 
 

@@ -110,7 +110,7 @@ class LineRunner:
         """
         self.refuse_at_end()
         command = await in_steps(parsing(text))
-        if command is None or command.kind == "help":
+        if command is None:
             return
         if not user.root:
             raise VirtError(errno.EPERM, "only root may use this ctl; write to the ctl of your interface")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from harness import children
 from harness.running import ENVIRONMENT, ROOT, USER, VIRTFS, Terminal, run, script, terminal, until
+from harness.tools import need_bridge_filter
 from harness.users import HIS_VIRTFS, MANY_IDS, ONE_ID, as_user
 
 from virtfs.host.privileges import Capability
@@ -44,6 +45,24 @@ def test_a_command_has_a_virtfs_to_work_with(temporary: Path, who: list[str]) ->
     assert (done.returncode, done.stdout, done.stderr) == (0, "ffffffffffff\n", "")
     assert not list(temporary.iterdir())
     assert "tap3" not in run(["ip", "link"]).stdout
+
+
+@WHO
+def test_wrong_packets_reach_the_other_port_of_a_bridge(who: list[str]) -> None:
+    """With Docker on the host, each new network namespace sends bridged frames through iptables, which drops them."""
+    need_bridge_filter()
+    done = run(
+        [
+            *(*who, *SHELL, "sh", "-euc"),
+            """
+            printf '%s\\n' 'create 3 up' 'create 4 up' 'create bridge0 up add virt3 add virt4' >ctl
+            cat last_error
+            timeout 10 grep -om1 020000000001 virt4/hex & timeout 10 cat virt4/wait/reader
+            echo ffffffffffff 020000000001 0800 45000014 00000000 4001 1234 0a000001 0a000002 >virt3/hex; wait
+            """,
+        ]
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n1\n020000000001\n", "")
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,9 @@ mount -t tmpfs -o mode=755 tmpfs {Path(DIR).parent}
 mkdir -p {DIR} /run/netns
 mount -t tmpfs tmpfs /run/netns
 ip link set lo up
+for file in /proc/sys/net/bridge/bridge-nf-call-*; do
+    [ ! -e $file ] || echo 0 >$file  # the same with the module br_netfilter as without it
+done
 echo
 exec cat >/dev/null
 """

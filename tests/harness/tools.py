@@ -1,5 +1,6 @@
-"""Programs of others: those that read and write capture files, and those of systemd."""
+"""Programs of others: those that read and write capture files, and those of systemd. A module of the kernel."""
 
+import glob
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,15 @@ def need(tool: str) -> str:
     if path is None:
         pytest.skip(f"{tool} is not installed")
     return path
+
+
+FILTERS = "/proc/sys/net/bridge/bridge-nf-call-*"  # the sysctls of the module br_netfilter
+
+
+def need_bridge_filter() -> None:
+    """Skip the test if this kernel has not loaded the module br_netfilter. A test must not load it for the host."""
+    if not glob.glob(FILTERS):
+        pytest.skip("kernel lacks br_netfilter, a module that is not loaded")
 
 
 def run(tool: str, *words: str | Path) -> str:

@@ -152,6 +152,15 @@ _LABS = """
     def test_a_switch_with_an_interface(lab, virt):
         assert len(lab.switch(lab.host("a"), virt).members) == 2
 
+    def test_a_switch_for_jumbo_frames(lab):
+        a, b = (lab.host(name, f"10.0.0.{number}/24", mtu=9000) for number, name in enumerate("ab", 1))
+        lab.switch(a, b)
+        a.run("ping", "-c1", "-W20", "-Mdo", "-s8000", b.address)
+
+    def test_a_bridge_in_a_namespace_bypasses_packet_filters(netns):
+        show = "for file in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $file ] || cat $file; done"
+        assert not set(netns.run("sh", "-c", show).stdout) - set("0\\n")
+
     def test_the_namespace_as_a_file(lab, netns, virt):
         virt.set(netns=netns.path)
         assert virt.host.netns == str(netns.pid)
@@ -168,7 +177,7 @@ _LABS = """
 
 def test_hosts_and_cables(pytester: pytest.Pytester, elsewhere: Place) -> None:
     pytester.makepyfile(_LABS)
-    pytester.run(*elsewhere.command(*command(pytester)), timeout=50).assert_outcomes(passed=6)
+    pytester.run(*elsewhere.command(*command(pytester)), timeout=50).assert_outcomes(passed=8)
 
 
 _LINES = """

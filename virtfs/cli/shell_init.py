@@ -28,6 +28,7 @@ from virtfs.cli.surroundings import complain, sentence_of
 from virtfs.cli.unstarted import refusal
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import quoted
+from virtfs.host.bridge_filter import stop_filtering
 
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not in the PATH of ordinary users on Debian
 # Seconds to wait for the server to end. After that, process 1 exits, and the kernel kills the server.
@@ -68,6 +69,7 @@ def main(arguments: list[str]) -> int:
         subprocess.run(
             ["ip", "link", "set", "lo", "up"], check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True
         )
+        stop_filtering()
         options = MountOptions(internet=UNIT if channel else None)
         server = spawn(lambda ready: serve_here(directory, options, ready, foreground=False))
     except FileNotFoundError:

@@ -34,7 +34,7 @@ class Member:
     bridge. Bit N is the group 01:80:c2:00:00:0N.
     state: spanning tree state.
     adopted: whether the addresses and routes of the interface have been moved to the bridge.
-    index: interface index. alias: as ip-link(8) shows it.
+    index: interface index. alias: as ip-link(8) shows it. mtu: MTU of the interface.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Member:
     adopted: bool = False
     index: int = 0
     alias: str = ""
+    mtu: int = MTU_DEFAULT
 
     @property
     def automatic_cost(self) -> bool:

@@ -36,6 +36,7 @@ Modules:
     netns_verb       the verb netns
     port_addresses   warns about addresses on bridge ports
     cable_warnings   warns about ends of a cable that do not fit each other
+    bridge_warnings  warns about bridges that do not carry all frames between their ports
     rights           chmod and chown
 
     state            the state of a mount as text

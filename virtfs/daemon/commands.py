@@ -21,6 +21,7 @@ from virtfs.core.ids import Uid, Unit, User
 from virtfs.core.quoting import quoted
 from virtfs.core.script import Line, Script
 from virtfs.core.virt import Virt
+from virtfs.daemon.bridge_warnings import BridgeWarnings
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.changes import Changes
@@ -57,6 +58,7 @@ class Commands:
         registry: Registry,
         lifecycle: Lifecycle,
         bridges: Bridges,
+        bridge_warnings: BridgeWarnings,
         cables: Cables,
         follower: Follower,
         checks: VirtChecks,
@@ -76,6 +78,7 @@ class Commands:
             registry,
             lifecycle,
             bridges,
+            bridge_warnings,
             cables,
             follower,
             checks,

@@ -19,6 +19,7 @@ from virtfs.core.line_text import format_command
 from virtfs.core.socketname import SocketName
 from virtfs.core.verbs import BRIDGE, VIRT
 from virtfs.core.virt import Origin, Virt
+from virtfs.daemon.bridge_warnings import BridgeWarnings
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cable_warnings import COMPARED, unlike_ends
 from virtfs.daemon.cables import Cables
@@ -59,6 +60,7 @@ class LineRunner:
         registry: Registry,
         lifecycle: Lifecycle,
         bridges: Bridges,
+        bridge_warnings: BridgeWarnings,
         cables: Cables,
         follower: Follower,
         checks: VirtChecks,
@@ -84,6 +86,7 @@ class LineRunner:
         self._registry = registry
         self._lifecycle = lifecycle
         self._bridges = bridges
+        self._bridge_warnings = bridge_warnings
         self._cables = cables
         self._follower = follower
         self._checks = checks
@@ -220,6 +223,8 @@ class LineRunner:
             warning = await idle_addresses(self._kernel, self._registry, self._bridges, target, actions)
             if warning is None and (cabled or COMPARED.intersection(action.verb for action in actions)):
                 warning = self._about_cable(target)
+            if warning is None:
+                warning = self._bridge_warnings.after(target, actions)
             if warning is not None:
                 self._errors.remember(warning, user)
 

@@ -19,6 +19,7 @@ from virtfs.core.memory import OF_INTERFACES, Kind, Memory
 from virtfs.daemon.bridge_follow import BridgeFollower
 from virtfs.daemon.bridge_registry import BridgeRegistry
 from virtfs.daemon.bridge_texts import BridgeTexts
+from virtfs.daemon.bridge_warnings import BridgeWarnings
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.changes import Changes
@@ -170,6 +171,7 @@ class Daemon:
             self.registry,
             lifecycle,
             self.bridges,
+            BridgeWarnings(self.registry, bridges),
             self.cables,
             self.follower,
             VirtChecks(limits, accounts),

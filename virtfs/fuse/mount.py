@@ -215,9 +215,7 @@ def _check_device() -> None:
     try:
         mode = os.stat("/dev/fuse").st_mode
     except OSError:
-        raise VirtError(
-            errno.ENODEV, f"there is no /dev/fuse: as root, run `modprobe fuse`; {_CONTAINER}"
-        ) from None
+        raise VirtError(errno.ENODEV, f"there is no /dev/fuse: as root, run `modprobe fuse`; {_CONTAINER}") from None
     if not stat.S_ISCHR(mode):
         raise VirtError(errno.ENODEV, "/dev/fuse is not a character device: remove it, then run `modprobe fuse`")
 

@@ -43,6 +43,7 @@ Bridges:
     bridge_adopt        moves addresses and routes to a bridge and back
     bridge_leave        gives back what a bridge has adopted from members that have left it
     membership          the bridge that a tap is in
+    bridge_filter       whether bridged frames pass the packet filter
 
 Namespaces and mounts:
 

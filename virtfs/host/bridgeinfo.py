@@ -160,6 +160,7 @@ def _member(link: Message, adopted: bool) -> Member:
         adopted=adopted,
         index=link["index"],
         alias=text_of(link.get_attr("IFLA_IFALIAS") or ""),
+        mtu=link.get_attr("IFLA_MTU") or 0,
     )
 
 

@@ -171,7 +171,8 @@ class Lab:
         """Connect hosts through a new switch: a bridge of the kernel, and a cable from each host to a port of it.
 
         impair, words: the impairment of each cable, as for Mount.cable(). In it, "out" is the direction to the switch.
-        The bridge is in the network namespace of the mount. It is destroyed after the test.
+        The bridge is in the network namespace of the mount. It is destroyed after the test. Each port has the MTU that
+        its host has now.
         hosts: as for cable(). ValueError: no host is given. KeyError: there is no such host. OSError: EBUSY, a host has
         another cable.
 
@@ -184,7 +185,7 @@ class Lab:
         ports = []
         for end in ends:
             of = end.description or end.name
-            ports.append(self.net.create(up=True, history=0, description=f"port of {of}"))
+            ports.append(self.net.create(up=True, mtu=end.mtu, history=0, description=f"port of {of}"))
             self._ports.append(ports[-1])
             self.net.cable(end, ports[-1], impair, **words)
         bridge = self.net.bridge(up=True, add=ports)

@@ -3,6 +3,7 @@
 It imports only core, so a program that uses virtfs needs neither the server's modules nor their libraries.
 
     mount       Mount: an existing mount, its interfaces, bridges and cables
+    cable       Cable: a cable between two interfaces; its counters
     started     mount(): starts a server as a separate process, and ends it
     virt        Virt: an interface; Host: the host's end of its wire; Stats: its counters
     bridge      Bridge: a bridge

@@ -6,13 +6,13 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar, Unpack, cast
 
 from virtfs.client import lines
 from virtfs.client.bridge import Bridge
+from virtfs.client.cable import Cable
 from virtfs.client.events import Events
 from virtfs.client.folder import Folder, Missing, open_stream, read_text
 from virtfs.client.lines import BridgeVerbs, Impairment, VirtVerbs
@@ -23,52 +23,6 @@ from virtfs.core.verbs import BRIDGE
 
 M = TypeVar("M", bound="Mount")
 End = int | str | Virt  # an end of a cable: a number, a Virt, or the word for the end in a line of ctl
-
-
-class Directions(dict[str, dict[str, int]]):
-    """The counters of a cable, by direction: "out" and "in". KeyError: there is no such direction."""
-
-    def __missing__(self, name: str) -> dict[str, int]:
-        """Raise KeyError, which says where a counter is."""
-        counter = f': stats["out"][{name!r}]' if name in self["out"] else ""
-        raise KeyError(f'stats has "out" and "in", not {name!r}{counter}')
-
-
-@dataclass(frozen=True, slots=True)
-class Cable:
-    """A cable between two interfaces. impair: the impairment of the cable itself, as in the command `cable`.
-
-    >>> net.cable(3, 4, delay="20ms").impair
-    'delay 20ms'
-    """
-
-    net: "Mount"
-    ends: tuple[str, str]
-    impair: str
-
-    @property
-    def stats(self) -> Directions:
-        """The counters of both directions: "out" is from the first end to the second, "in" the reverse.
-
-        OSError ENOENT: the cable no longer exists.
-
-        >>> net.cable(3, 4).stats["out"]["frames"]
-        0
-        """
-        for cable in self.net.status()["cables"]:
-            if {*cable["ends"]} == {*self.ends}:
-                out, back = ("out", "in") if cable["ends"] == [*self.ends] else ("in", "out")
-                return Directions({"out": cable["stats"][out], "in": cable["stats"][back]})
-        raise OSError(errno.ENOENT, f"there is no cable between {' and '.join(self.ends)}")
-
-    def destroy(self) -> None:
-        """Remove the cable. OSError: ENOENT, it no longer exists.
-
-        >>> net.cable(3, 4).destroy()
-        >>> net.cables
-        []
-        """
-        self.net.ctl(f"uncable {' '.join(self.ends)}")
 
 
 def _counters(text: str) -> dict[str, dict[str, int]]:

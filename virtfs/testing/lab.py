@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Unpack
 
 from virtfs.client.bridge import Bridge
+from virtfs.client.cable import Cable
 from virtfs.client.lines import Impairment, VirtVerbs
-from virtfs.client.mount import Cable, Mount
+from virtfs.client.mount import Mount
 from virtfs.client.virt import Virt
 from virtfs.testing.netns import Netns
 

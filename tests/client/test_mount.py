@@ -98,12 +98,31 @@ def test_interfaces_are_a_collection(net: virtfs.Mount) -> None:
     assert len(net) == 0
     with fails(errno.ENXIO, "virt30"):
         net.destroy(30)
-    for kind in (KeyError, FileNotFoundError):
-        with pytest.raises(kind, match=r"no such counter: '.*/stats/wobble'"):
-            net.ensure(3).stats["wobble"]
-    for opening in (net[3].open, net[3].stream, net[3].hex):
+    v = net.create(3)
+    for opening in (v.open, v.stream, v.hex):
         with pytest.raises(ValueError, match="mode 'q' is not"):
             opening("q")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [KeyError, FileNotFoundError])
+def test_names_that_do_not_exist(net: virtfs.Mount, v: virtfs.Virt, error: type[Exception]) -> None:
+    """All have the same class of exception, which names those that exist."""
+    cable = net.cable(3, net.create(4))
+    with pytest.raises(error, match=r'no counter "wobble": the counters are .*tx_frames.*: \'.*/stats/wobble'):
+        v.stats["wobble"]
+    for counters in (cable.stats["out"], cable.stats["in"], net.stats["virt3"]):
+        with pytest.raises(error, match=r'no counter "losst": the counters are .*bytes, '):
+            counters["losst"]
+    with pytest.raises(error, match='stats has "out" and "in", not \'lost\': stats\\["out"\\]\\[\'lost\'\\]'):
+        cable.stats["lost"]  # type: ignore[index]
+    with pytest.raises(error, match='no interface "virt5": the interfaces are virt3, virt4'):
+        net.stats["virt5"]
+    with pytest.raises(error, match='no bridge "bridge1": there are no bridges'):
+        net.bridges["bridge1"]
+    bridge = net.bridge("bridge0")
+    with pytest.raises(error, match='no bridge "bridge1": the bridges are bridge0'):
+        net.bridges["bridge1"]
+    bridge.destroy()
 
 
 def test_the_lowest_free_number(mount: Mount, net: virtfs.Mount) -> None:
@@ -269,6 +288,16 @@ def test_cables(net: virtfs.Mount, v: virtfs.Virt) -> None:
         net.uncable(3)
     with pytest.raises(OSError, match="wobble"):
         net.cable(3, 4, wobble=3)  # type: ignore[call-arg]
+
+
+def test_the_impairment_of_a_cable_cannot_be_set(net: virtfs.Mount, v: virtfs.Virt) -> None:
+    cable = net.cable(v, net.create(4), "loss 1%")
+    with pytest.raises(AttributeError, match=r"make a new cable with uncable\(\) and cable\(\), or set it at an end"):
+        cable.impair = "loss 5%"  # type: ignore[misc]
+    with pytest.raises(AttributeError, match=r"^ends of a cable cannot be set$"):
+        cable.ends = ("virt4", "virt3")  # type: ignore[misc]
+    assert net.cables == [cable]
+    assert cable.impair == "loss 1%"
 
 
 @pytest.mark.parametrize(

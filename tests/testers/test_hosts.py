@@ -147,7 +147,7 @@ _LABS = """
         for name, hint in {"lost": ''': stats["out"]['lost']''', "wobble": ""}.items():
             with pytest.raises(KeyError) as failure:
                 stats[name]
-            assert failure.value.args[0] == f'''stats has "out" and "in", not {name!r}{hint}'''
+            assert failure.value.strerror == f'''stats has "out" and "in", not {name!r}{hint}'''
 
     def test_a_switch_with_an_interface(lab, virt):
         assert len(lab.switch(lab.host("a"), virt).members) == 2

@@ -17,6 +17,7 @@ from virtfs.client.events import Events
 from virtfs.client.folder import Folder, Missing, open_stream, read_text
 from virtfs.client.lines import BridgeVerbs, Impairment, VirtVerbs
 from virtfs.client.port import Opened
+from virtfs.client.tables import Table
 from virtfs.client.values import Value
 from virtfs.client.virt import Virt
 from virtfs.core.verbs import BRIDGE
@@ -25,10 +26,11 @@ M = TypeVar("M", bound="Mount")
 End = int | str | Virt  # an end of a cable: a number, a Virt, or the word for the end in a line of ctl
 
 
-def _counters(text: str) -> dict[str, dict[str, int]]:
+def _counters(text: str) -> Table[Table[int]]:
     """Return the counters in the text of the file `stats`, keyed by interface name and then by counter name."""
-    heading, *rows = (line.split() for line in text.splitlines())
-    return {name: dict(zip(heading[1:], map(int, numbers), strict=True)) for name, *numbers in rows}
+    (_, *names), *rows = (line.split() for line in text.splitlines())
+    counters = {row[0]: Table("counter", dict(zip(names, map(int, row[1:]), strict=True))) for row in rows}
+    return Table("interface", counters)
 
 
 def _is_mount(path: Path) -> bool:
@@ -300,13 +302,14 @@ class Mount(Folder):
         return Bridge(self.path, name)
 
     @property
-    def bridges(self) -> dict[str, Bridge]:
-        """The bridges, by name.
+    def bridges(self) -> Table[Bridge]:
+        """The bridges, by name. KeyError, which is also a FileNotFoundError: there is none with this name.
 
         >>> list(net.bridges)
         ['bridge0']
         """
-        return {name: Bridge(self.path, name) for name in sorted(os.listdir(self.path / "bridge"))}
+        names = sorted(os.listdir(self.path / "bridge"))
+        return Table("bridge", {name: Bridge(self.path, name) for name in names})
 
     # Streams and reports
 

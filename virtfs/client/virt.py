@@ -1,6 +1,5 @@
 """Virt: an interface, as an object whose attributes are the files below virtN."""
 
-import errno
 import io
 import os
 import re
@@ -10,10 +9,11 @@ from pathlib import Path
 from typing import BinaryIO, Final, Literal, Unpack
 
 from virtfs.client import lines, native, waiting
-from virtfs.client.folder import Folder, Missing, about, open_stream
+from virtfs.client.folder import Folder, about, open_stream
 from virtfs.client.lines import VirtVerbs
 from virtfs.client.port import Mode, Opened, Port, flags_of
 from virtfs.client.stream import Stream
+from virtfs.client.tables import missing
 from virtfs.client.values import Setting, Value, size, switch
 from virtfs.client.values import lines as lines_of
 from virtfs.core.virt import Carrier, Exclusive
@@ -97,7 +97,7 @@ class Stats(Folder, Mapping[str, int]):
             return int(self.read(name))
         except FileNotFoundError:
             if self.path.exists():
-                raise Missing(errno.ENOENT, "no such counter", str(self.path / name)) from None
+                raise missing("counter", name, sorted(self), str(self.path / name)) from None
             raise
 
     def __iter__(self) -> Iterator[str]:

@@ -156,8 +156,13 @@ class Mount(Folder):
         if number is None:
             return self._create_free(verbs)
         virt = Virt(self.path, number)
-        self.ctl(f"create {virt.number} {lines.words(verbs)}")
+        self._with_verbs(f"create {virt.number}", virt, lines.script(verbs))
         return virt
+
+    def _with_verbs(self, command: str, virt: Virt, script: list[str]) -> None:
+        """Write a command with the first line of a script, and the other lines as changes of the interface."""
+        first, *more = script or [""]
+        self.ctl("\n".join([f"{command} {first}", *(f"{virt.name} {line}" for line in more)]))
 
     def _create_free(self, verbs: VirtVerbs) -> Virt:
         """Create an interface with the lowest free number, and find it by its address.
@@ -167,10 +172,13 @@ class Mount(Folder):
         """
         address = verbs.get("link") or f"b2:0a:{os.urandom(4).hex(':')}"
         before = {*self._numbers()}
-        self.ctl(f"create {lines.words({**verbs, 'link': address})}")
+        first, *more = lines.script({**verbs, "link": address})
+        self.ctl(f"create {first}")
         for virt in sorted(self, key=lambda virt: virt.number in before):
             with suppress(FileNotFoundError):  # the interface has been destroyed in the meantime
                 if virt.address == address.lower().replace("-", ":"):
+                    if more:
+                        virt.ctl("\n".join(more))
                     return virt
         raise OSError(errno.ENOENT, "the new interface has already been destroyed", str(self.path))
 
@@ -181,7 +189,7 @@ class Mount(Folder):
         True
         """
         virt = Virt(self.path, number)
-        self.ctl(f"ensure {virt.number} {lines.words(verbs)}")
+        self._with_verbs(f"ensure {virt.number}", virt, lines.script(verbs))
         return virt
 
     def destroy(self, what: int | str | Virt | Bridge) -> None:
@@ -192,7 +200,7 @@ class Mount(Folder):
 
         >>> net.destroy(3)
         """
-        self.ctl(f"destroy {what}")
+        self.ctl(f"destroy {lines.one_line('destroy', str(what))}")
 
     @contextmanager
     def clone(self) -> Iterator[Virt]:
@@ -232,7 +240,7 @@ class Mount(Folder):
 
         >>> net.mark("step 2")
         """
-        self.ctl(f"mark {text}")
+        self.ctl(f"mark {lines.one_line('mark', text)}")
 
     def check(self, line: str) -> None:
         """Test, without changing anything, whether a line of ctl would succeed. OSError: it would be refused.
@@ -241,7 +249,7 @@ class Mount(Folder):
         >>> 7 in net
         False
         """
-        self.ctl(f"check {line}")
+        self.ctl(f"check {lines.one_line('check', line)}")
 
     def cable(self, a: End, b: End, impair: str = "", **words: Unpack[Impairment]) -> Cable:
         """Connect the host's ends of two interfaces with a cable. Return the cable.
@@ -298,7 +306,7 @@ class Mount(Folder):
         if name is None:
             verbs["add"] = members = _several(verbs.get("add"))  # a list, since an iterator can be read only once
             name = f"bridge{_first_number(members)}"
-        self.ctl(f"ensure {name} {lines.words(verbs, BRIDGE)}")
+        self.ctl(f"ensure {lines.one_line('ensure', name)} {lines.words(verbs, BRIDGE)}")
         return Bridge(self.path, name)
 
     @property
@@ -376,7 +384,7 @@ class Mount(Folder):
 
 def _end(end: End) -> str:
     """Return the word that stands for an end of a cable in a line of ctl."""
-    return f"virt{end}" if isinstance(end, int) else str(end)
+    return f"virt{end}" if isinstance(end, int) else lines.one_line("cable", str(end))
 
 
 def _several(interfaces: lines.Interfaces) -> list[lines.Interface]:

@@ -74,3 +74,25 @@ def test_a_mount_with_changes_that_cannot_be_saved_is_not_closed(elsewhere: Plac
     output, complaint = finished(program, 40)
     assert complaint == ""
     assert output.splitlines() == [f"16 True [Virt('{DIR}/virt3')]", "['3', '4'] []"]
+
+
+_LONG = """
+import os, virtfs
+os.makedirs(os.environ["TMPDIR"])
+with virtfs.mount() as net:
+    print(str(net.path).startswith(os.environ["TMPDIR"]), net.create(3))
+print(os.listdir(os.environ["TMPDIR"]))
+try:
+    virtfs.mount(wobble=3)
+except OSError as error:
+    print(error.errno)
+"""
+
+
+def test_a_directory_for_temporary_files_with_a_long_name(elsewhere: Place) -> None:
+    """The path of a Unix socket has at most 107 bytes."""
+    environment = {**ENVIRONMENT, "TMPDIR": f"/mnt/{'x' * 100}"}
+    program = elsewhere.start(
+        sys.executable, "-c", _LONG, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert finished(program, 40) == ("True virt3\n[]\n22\n", "")

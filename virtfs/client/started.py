@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from virtfs.client import temporary
 from virtfs.client.mount import Mount
 
 
@@ -75,9 +76,12 @@ def _run(*words: str) -> None:
     """
     folder = tempfile.mkdtemp(prefix="virtfs-")
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
-            manager.bind(f"{folder}/notify")
-            environment = {**os.environ, "NOTIFY_SOCKET": f"{folder}/notify", "PYTHONPATH": search_path()}
+        with (
+            temporary.place_of_socket(Path(folder), "notify") as place,
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager,
+        ):
+            manager.bind(place)
+            environment = {**os.environ, "NOTIFY_SOCKET": place, "PYTHONPATH": search_path()}
             command = [sys.executable, "-P", "-m", "virtfs", *words]
             done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
             if done.returncode:

@@ -32,8 +32,8 @@ Interface = str | Named
 Interfaces = Interface | Iterable[Interface] | None
 
 
-class VirtVerbs(TypedDict, total=False):
-    """The verbs of an interface, as keyword arguments; see words() for their values."""
+class HostVerbs(TypedDict, total=False):
+    """The verbs of an interface except netns, as keyword arguments; see script() for their values."""
 
     up: Switch
     mtu: Number
@@ -55,7 +55,6 @@ class VirtVerbs(TypedDict, total=False):
     persist: Switch
     upopen: Switch
     carrier: Text
-    netns: "Number | Named | PathLike[str]"
     exclusive: Text
     impair: "Text | bool"
     no_impair: Text
@@ -66,8 +65,14 @@ class VirtVerbs(TypedDict, total=False):
     description: Text
 
 
+class VirtVerbs(HostVerbs, total=False):
+    """The verbs of an interface, as keyword arguments; see script() for their values."""
+
+    netns: "Number | Named | PathLike[str]"
+
+
 class BridgeVerbs(TypedDict, total=False):
-    """The verbs of a bridge, as keyword arguments; see words() for their values."""
+    """The verbs of a bridge, as keyword arguments; see script() for their values."""
 
     up: Switch
     add: Interfaces

@@ -54,8 +54,9 @@ TYPE_CHECKING = False  # type checkers take it for typing.TYPE_CHECKING, which n
 if TYPE_CHECKING:
     from virtfs import aio
     from virtfs.client.bridge import Bridge, Known
+    from virtfs.client.cable import Cable
     from virtfs.client.events import Event, Events
-    from virtfs.client.mount import Cable, Mount
+    from virtfs.client.mount import Mount
     from virtfs.client.native import Loan, Tap
     from virtfs.client.port import Port
     from virtfs.client.started import mount
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
 # the commands also import this package and must not wait for the API.
 _MODULES = {
     "Bridge": "bridge",
-    "Cable": "mount",
+    "Cable": "cable",
     "Client": "virt",
     "Event": "events",
     "Events": "events",

@@ -153,6 +153,16 @@ def test_the_command_finds_the_directory_of_each_descriptor(mount: Mount) -> Non
     assert "PATH=" in said
 
 
+def test_a_mount_at_a_long_path(virt: Virt) -> None:
+    """The path of a Unix socket has at most 107 bytes."""
+    long = f"/mnt/{'x' * 120}"
+    virt.mount.sh(f"mkdir {long} && mount --bind /mnt/virt {long}")
+    program = virt.mount.fork("virtfs", "exec", f"{long}/{virt.name}", "--", "true", stderr=PIPE)
+    said = finished(program)
+    virt.mount.sh(f"umount {long} && rmdir {long}")
+    assert (program.returncode, said) == (0, ("", ""))
+
+
 def test_a_second_tap_needs_a_number_of_its_own(mount: Mount) -> None:
     """Otherwise it would replace the first one, and the program would have one interface less than it expects."""
     mount.ctl("create 3 up\ncreate 4 up")

@@ -98,12 +98,31 @@ def test_interfaces_are_a_collection(net: virtfs.Mount) -> None:
     assert len(net) == 0
     with fails(errno.ENXIO, "virt30"):
         net.destroy(30)
-    for kind in (KeyError, FileNotFoundError):
-        with pytest.raises(kind, match=r"no such counter: '.*/stats/wobble'"):
-            net.ensure(3).stats["wobble"]
-    for opening in (net[3].open, net[3].stream, net[3].hex):
+    v = net.create(3)
+    for opening in (v.open, v.stream, v.hex):
         with pytest.raises(ValueError, match="mode 'q' is not"):
             opening("q")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [KeyError, FileNotFoundError])
+def test_names_that_do_not_exist(net: virtfs.Mount, v: virtfs.Virt, error: type[Exception]) -> None:
+    """All have the same class of exception, which names those that exist."""
+    cable = net.cable(3, net.create(4))
+    with pytest.raises(error, match=r'no counter "wobble": the counters are .*tx_frames.*: \'.*/stats/wobble'):
+        v.stats["wobble"]
+    for counters in (cable.stats["out"], cable.stats["in"], net.stats["virt3"]):
+        with pytest.raises(error, match=r'no counter "losst": the counters are .*bytes, '):
+            counters["losst"]
+    with pytest.raises(error, match='stats has "out" and "in", not \'lost\': stats\\["out"\\]\\[\'lost\'\\]'):
+        cable.stats["lost"]  # type: ignore[index]
+    with pytest.raises(error, match='no interface "virt5": the interfaces are virt3, virt4'):
+        net.stats["virt5"]
+    with pytest.raises(error, match='no bridge "bridge1": there are no bridges'):
+        net.bridges["bridge1"]
+    bridge = net.bridge("bridge0")
+    with pytest.raises(error, match='no bridge "bridge1": the bridges are bridge0'):
+        net.bridges["bridge1"]
+    bridge.destroy()
 
 
 def test_the_lowest_free_number(mount: Mount, net: virtfs.Mount) -> None:
@@ -169,12 +188,67 @@ def test_several_verbs_are_one_line(net: virtfs.Mount, v: virtfs.Virt) -> None:
     v.set(strict=False, no_inet="10.0.3.1/24", impair=False, filter="arp", upopen=None)
     assert (v.strict, v.host.addresses, v.impair, v.filter) == (False, ["10.0.4.1/24"], "", "arp")
     v.set()
-    for wrong in ("", " ", "a\nb", "#", "a #b"):
-        with pytest.raises(OSError, match=r"owner: .* is not an argument"):
+    for wrong, reason in {
+        "": "is empty",
+        " ": "is empty",
+        "a\nb": "a line break",
+        "#": "a comment",
+        "a #b": "#",
+    }.items():
+        with pytest.raises(OSError, match=f"owner: .*{reason}"):
             v.set(owner=wrong, up=False)
-    with pytest.raises(OSError, match="needs a line of its own"):
-        v.set(description="a", filter="arp")
     assert v.up
+
+
+def test_verbs_that_take_the_rest_of_a_line(net: virtfs.Mount, v: virtfs.Virt) -> None:
+    """A filter, a description and a mark fit into one call, and take effect together or not at all."""
+    v.set(description="the # printer", filter="arp", mtu=1400)
+    assert (v.description, v.filter, v.mtu) == ("the # printer", "arp", 1400)
+    for make in (lambda **verbs: net.create(5, **verbs), net.create, lambda **verbs: net.ensure(7, **verbs)):
+        w = make(description="a note", filter="udp", mtu=1300, history="64K", mark="it begins")
+        assert (w.description, w.filter, w.mtu) == ("a note", "udp", 1300)
+        assert b"it begins" in w.history()
+        w.destroy()
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"filter": "wobble", "description": "b"}, "wobble"),
+        ({"filter": "udp", "description": "b" * 257}, "description: .*has 257 characters"),
+        ({"filter": "udp", "mark": ""}, "mark: a mark needs a text"),
+        ({"filter": ["udp", "tcp"]}, '"filter tcp" is a second filter'),
+        ({"filter": "udp", "description": "a\nb"}, r'description: "a\\nb" contains a line break'),
+    ]
+    for verbs, reason in refused:
+        for call in (v.set, net.create, lambda **verbs: net.create(5, **verbs)):
+            with pytest.raises(OSError, match=reason):
+                call(**verbs, up=False)
+    assert (v.description, v.filter, v.up, list(net)) == ("the # printer", "arp", True, [v])
+
+
+def test_a_line_break_begins_no_command(net: virtfs.Mount, v: virtfs.Virt) -> None:
+    evil: Any = "a\ndestroy all"
+    calls: Any = (v.mark, net.mark, net.check, net.destroy, net.uncable, net.bridge, lambda text: net.cable(v, text))
+    for call in calls:
+        with pytest.raises(OSError, match=r'"a\\ndestroy all" contains a line break'):
+            call(evil)
+    assert list(net) == [v]
+
+
+def test_a_switch_takes_what_is_a_truth_value(net: virtfs.Mount, v: virtfs.Virt) -> None:
+    off: Any = 0
+    on: Any = 1
+    v.set(up=off, strict=on)
+    assert (v.up, v.strict) == (False, True)
+    assert net.ensure(v, up=on).up
+    for wrong in ("1", "on", 2, [True]):
+        with pytest.raises(TypeError, match=r"up=.*: up has no value; give True or False"):
+            v.set(up=wrong, strict=False)  # type: ignore[arg-type]
+    assert v.strict
+
+
+def test_a_namespace_that_is_another_path(v: virtfs.Virt) -> None:
+    calls: Any = (lambda path: v.set(netns=path), lambda path: setattr(v.host, "netns", path))
+    for call in calls:
+        with pytest.raises(OSError, match=r'"/nonexist" is neither .*: a file is /proc/PID/ns/net or /run/netns/NAME'):
+            call(Path("/nonexist"))
 
 
 def test_owner_group_and_mode(mount: Mount, v: virtfs.Virt) -> None:
@@ -199,12 +273,18 @@ def test_who_has_it_open(v: virtfs.Virt) -> None:
     assert (client.taken, client.dropped) == (0, 0)
 
 
-@pytest.mark.parametrize("how", ["path", "contents", "file"])
-def test_inject(v: virtfs.Virt, tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("how", [bytes, bytearray, memoryview, io.BytesIO, "path"])
+def test_inject(v: virtfs.Virt, tmp_path: Path, how: Any) -> None:
     path = tmp_path / "three.pcap"
     path.write_bytes(RECORDING)
-    v.inject(path if how == "path" else RECORDING if how == "contents" else io.BytesIO(RECORDING))
+    v.inject(path if how == "path" else how(RECORDING))
     assert v.stats["tx_frames"] == 3
+
+
+@pytest.mark.parametrize("wrong", [5, None, [bytes(60)], io.StringIO("text")])
+def test_inject_takes_a_recording(v: virtfs.Virt, wrong: Any) -> None:
+    with pytest.raises(TypeError, match=f"^{type(wrong).__name__} is no recording: give a path, .* open"):
+        v.inject(wrong)
 
 
 def test_inject_says_what_is_wrong(v: virtfs.Virt) -> None:
@@ -271,6 +351,16 @@ def test_cables(net: virtfs.Mount, v: virtfs.Virt) -> None:
         net.cable(3, 4, wobble=3)  # type: ignore[call-arg]
 
 
+def test_the_impairment_of_a_cable_cannot_be_set(net: virtfs.Mount, v: virtfs.Virt) -> None:
+    cable = net.cable(v, net.create(4), "loss 1%")
+    with pytest.raises(AttributeError, match=r"make a new cable with uncable\(\) and cable\(\), or set it at an end"):
+        cable.impair = "loss 5%"  # type: ignore[misc]
+    with pytest.raises(AttributeError, match=r"^ends of a cable cannot be set$"):
+        cable.ends = ("virt4", "virt3")  # type: ignore[misc]
+    assert net.cables == [cable]
+    assert cable.impair == "loss 1%"
+
+
 @pytest.mark.parametrize(
     ("text", "words", "impair"),
     [
@@ -298,6 +388,8 @@ def test_keywords_of_an_impairment_that_are_wrong(net: virtfs.Mount, v: virtfs.V
         ("", {"delay": 20}, 'delay=20 has no unit: give a text, such as delay="20ms"'),
         ("", {"delay": "20"}, "delay='20' has no unit: give a text, such as delay=\"20ms\""),
         ("", {"delay": "20ms 5"}, "delay='20ms 5' has no unit"),
+        ("", {"delay": "20 ms"}, "delay='20 ms': write \"20ms\", without a blank"),
+        ("", {"loss": "1 %"}, "loss='1 %': write \"1%\", without a blank"),
         ("", {"loss": "gemodel 1% 10"}, "loss='gemodel 1% 10' has no unit"),
     ):
         with pytest.raises(TypeError, match=re.escape(reason)):

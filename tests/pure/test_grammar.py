@@ -378,7 +378,8 @@ def test_a_namespace_by_its_file(file: str, name: str) -> None:
 def test_a_file_that_is_no_namespace(file: str) -> None:
     assert refused(f"virt3 netns {file}") == (
         errno.EINVAL,
-        f'netns: "{file}" is neither a network namespace name nor a process ID',
+        f'netns: "{file}" is neither a network namespace name nor a process ID: '
+        "a file is /proc/PID/ns/net or /run/netns/NAME",
     )
 
 

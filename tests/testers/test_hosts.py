@@ -68,6 +68,9 @@ _PROGRAMS = """
         assert failure.value.__notes__ == ['give the words one by one: "ping", "-c1", "10.0.0.2"']
         with pytest.raises(TypeError, match='^the word 1 is not a text: write "1"$'):
             call("ping", "-c", 1)
+        for words in (["ip", "link"], ("ip", "link")):
+            with pytest.raises(TypeError, match='is not a word: .* one by one: "ip", "link"; or \\\\*words'):
+                call(words)
 
     @pytest.mark.parametrize("call", [
         lambda netns: netns.run("true"), lambda netns: netns.start("true"), lambda netns: netns.socket(),
@@ -100,6 +103,21 @@ _PROGRAMS = """
         with pytest.raises(error, match=reason):
             netns.start("touch", tmp_path / "started", listening=port)
 
+    def test_a_program_that_ends_without_an_error_does_not_listen(netns, monkeypatch):
+        with pytest.raises(ChildProcessError, match="exit status 0 before it listened on TCP port 5201: 'true'"):
+            netns.start("true", listening=5201)
+        netns.start("sleep", "60")  # another program is not the daemon
+        with pytest.raises(ChildProcessError, match="exit status 0"):
+            netns.start("true", listening=5201)
+
+    def test_a_daemon_may_listen_later(netns, monkeypatch, tmp_path):
+        (tmp_path / "serve").write_text(SERVE)
+        daemon = 'sleep 0.2; exec "$0" "$1"'
+        netns.start("sh", "-c", f"({daemon}) >/dev/null 2>&1 &", sys.executable, tmp_path / "serve", listening=5201)
+        monkeypatch.setattr("virtfs.testing.netns._PATIENCE", 0.1)
+        with pytest.raises(TimeoutError, match="after 0 s; it has ended with status 0, perhaps to continue"):
+            netns.start("sh", "-c", "sleep 60 &", listening=5202)
+
     def test_a_port_that_is_taken(netns):
         first = netns.start(sys.executable, "-c", SERVE, "share", listening=5201)
         with pytest.raises(ChildProcessError, match="1 before .* port 5201, on which another program listens"):
@@ -112,7 +130,7 @@ _PROGRAMS = """
 
 def test_programs_in_a_namespace(pytester: pytest.Pytester, elsewhere: Place) -> None:
     pytester.makepyfile(_PROGRAMS)
-    pytester.run(*elsewhere.command(*command(pytester)), timeout=50).assert_outcomes(passed=16)
+    pytester.run(*elsewhere.command(*command(pytester)), timeout=50).assert_outcomes(passed=18)
 
 
 _LABS = """
@@ -123,6 +141,11 @@ _LABS = """
         assert (a.addresses, a.address) == (("10.0.0.1/24", "10.0.1.1/24", "fd00::1/64"), "10.0.0.1")
         assert a.virt.host.addresses == [*a.addresses]
         assert lab.host("b", inet="10.0.0.2/24").address == "10.0.0.2"
+
+    def test_a_host_with_a_filter(lab):
+        a = lab.host("a", "10.0.0.1/24", filter="udp")
+        assert (a.virt.filter, a.virt.description) == ("udp", "a")
+        assert lab.host("b", filter="udp", description="another").virt.description == "another"
 
     def test_wrong_arguments(lab, virt):
         a, b, c = (lab.host(name) for name in "abc")
@@ -147,7 +170,7 @@ _LABS = """
         for name, hint in {"lost": ''': stats["out"]['lost']''', "wobble": ""}.items():
             with pytest.raises(KeyError) as failure:
                 stats[name]
-            assert failure.value.args[0] == f'''stats has "out" and "in", not {name!r}{hint}'''
+            assert failure.value.strerror == f'''stats has "out" and "in", not {name!r}{hint}'''
 
     def test_a_switch_with_an_interface(lab, virt):
         assert len(lab.switch(lab.host("a"), virt).members) == 2

@@ -151,7 +151,10 @@ def test_two_workers_without_root(pytester: pytest.Pytester) -> None:
     pages = {f"test_page_{number}": block for number, block in enumerate(python_blocks("doc/testing.md"))}
     (pages["test_readme"],) = (block for block in python_blocks("README.md") if "lab" in block)
     pytester.makepyfile(test_fixtures=_FIXTURES, test_failing=_FAILING, **pages)
-    compiled.example("responder", pytester.path)  # the page has its test
+    tests = pytester.mkdir("tests")
+    for page in pages:
+        (pytester.path / f"{page}.py").rename(tests / f"{page}.py")
+    compiled.example("responder", tests)  # the page has its test
     run = "python -m pytest -q -n2 --dist=loadfile --virtfs-captures=kept --junit-xml=report.xml -p no:cacheprovider"
     left = "grep -c fuse.virtfs /proc/self/mountinfo; ip -brief link | wc -l; pgrep -fc '[v]irtfs mount'"
     script = f"{run} --rootdir=. . {ROOT}/examples/pytest; {left}; cd $VIRTFS; umount -l .; {left}"
@@ -355,7 +358,49 @@ def test_root_without_capabilities_is_told_which(pytester: pytest.Pytester, else
     result.assert_outcomes(passed=1, errors=1)
     lacking = " and ".join(f"CAP_{name}" for name in names)
     options = " ".join(f"--cap-add {name}" for name in names)
-    result.stdout.fnmatch_lines([f"root lacks {lacking} here, *{options} (see doc/testing.md)"])
+    result.stdout.fnmatch_lines([f"root lacks {lacking} here, *{options}"])
+
+
+# Hides the devices of the kernel, and runs a command.
+_NO_DEVICES = """
+mkdir /mnt/dev
+mount --bind /dev /mnt/dev
+mount -t tmpfs tmpfs /dev
+for name in null zero urandom; do ln -s /mnt/dev/$name /dev; done
+exec "$@"
+"""
+
+
+def without_devices(place: Place, *words: str) -> list[str]:
+    """Return a command line that runs a command in a place that has neither /dev/fuse nor /dev/net/tun."""
+    return place.command("unshare", "--mount", "sh", "-ec", _NO_DEVICES, "sh", *words)
+
+
+def test_a_missing_device_is_one_line(pytester: pytest.Pytester, elsewhere: Place) -> None:
+    pytester.makepyfile("def test_refused(lab): pass")
+    result = pytester.run(*without_devices(elsewhere, *command(pytester)), timeout=50)
+    result.assert_outcomes(errors=1)
+    at = next(number for number, line in enumerate(result.outlines) if "ERROR at setup of test_refused" in line)
+    assert result.outlines[at + 1].startswith("there is no /dev/fuse: as root, run `modprobe fuse`")
+
+
+def test_a_missing_device_can_skip_tests(pytester: pytest.Pytester, elsewhere: Place) -> None:
+    """The conftest.py of doc/testing.md."""
+    (skips,) = (block for block in python_blocks("doc/testing.md") if "pytest.skip" in block)
+    pytester.makeconftest(skips)
+    pytester.makepyfile("def test_refused(lab): pass\ndef test_of_another_kind(): pass")
+    result = pytester.run(*without_devices(elsewhere, *command(pytester)), timeout=50)
+    result.assert_outcomes(skipped=1, passed=1)
+    pytester.run(*elsewhere.command(*command(pytester)), timeout=50).assert_outcomes(passed=2)
+
+
+def test_a_directory_for_temporary_files_with_a_long_name(pytester: pytest.Pytester, elsewhere: Place) -> None:
+    """The path of a Unix socket has at most 107 bytes."""
+    pytester.makepyfile("def test_made(lab): lab.cable(lab.host('a'), lab.host('b'))")
+    long = pytester.mkdir("x" * 100)
+    result = pytester.run(*elsewhere.command("env", f"TMPDIR={long}", *command(pytester)), timeout=50)
+    result.assert_outcomes(passed=1)
+    assert [*long.iterdir()] == []
 
 
 @pytest.mark.parametrize(

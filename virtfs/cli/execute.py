@@ -20,6 +20,7 @@ from typing import Any
 from virtfs.cli.device_nodes import TUN, check_devices
 from virtfs.cli.surroundings import complain
 from virtfs.cli.unstarted import refusal as refused
+from virtfs.client.native import connect
 from virtfs.core.errors import VirtError
 from virtfs.fuse.mounttable import mounts
 
@@ -105,7 +106,7 @@ def borrow(directory: Path, request: dict[str, Any]) -> tuple[socket.socket, int
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.settimeout(_PATIENCE)
     try:
-        connection.connect(os.fspath(directory / "fd"))
+        connect(connection, directory / "fd")
         connection.send(json.dumps(request).encode())
         data, descriptors, _, _ = socket.recv_fds(connection, _ANSWER, 1)
     except OSError as refusal:

@@ -2,12 +2,15 @@
 
 import errno
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from os import PathLike
 from typing import Protocol, TypedDict, runtime_checkable
 
+from virtfs.core.arguments import parse_description, parse_mark
 from virtfs.core.errors import VirtError
 from virtfs.core.impairment import BOTH, UNIMPAIRED
 from virtfs.core.impairment_text import WORDS, format_impairments, parse_impairments
+from virtfs.core.quantities import splits_unit
 from virtfs.core.quoting import quoted
 from virtfs.core.verbs import VIRT, Noun, find
 
@@ -29,8 +32,8 @@ Interface = str | Named
 Interfaces = Interface | Iterable[Interface] | None
 
 
-class VirtVerbs(TypedDict, total=False):
-    """The verbs of an interface, as keyword arguments; see words() for their values."""
+class HostVerbs(TypedDict, total=False):
+    """The verbs of an interface except netns, as keyword arguments; see script() for their values."""
 
     up: Switch
     mtu: Number
@@ -52,7 +55,6 @@ class VirtVerbs(TypedDict, total=False):
     persist: Switch
     upopen: Switch
     carrier: Text
-    netns: "Number | Named | PathLike[str]"
     exclusive: Text
     impair: "Text | bool"
     no_impair: Text
@@ -63,8 +65,14 @@ class VirtVerbs(TypedDict, total=False):
     description: Text
 
 
+class VirtVerbs(HostVerbs, total=False):
+    """The verbs of an interface, as keyword arguments; see script() for their values."""
+
+    netns: "Number | Named | PathLike[str]"
+
+
 class BridgeVerbs(TypedDict, total=False):
-    """The verbs of a bridge, as keyword arguments; see words() for their values."""
+    """The verbs of a bridge, as keyword arguments; see script() for their values."""
 
     up: Switch
     add: Interfaces
@@ -126,30 +134,63 @@ _UNITS = {
 
 
 def words(verbs: Mapping[str, object], noun: Noun = VIRT) -> str:
-    """Return the words of a line of ctl.
-
-    True stands for the verb alone: `up=True`. False stands for its opposite: `up=False` is `down`, `strict=False` is
-    `-strict`, `filter=False` is `-filter`. None leaves the verb out. A number or a string is the verb's argument. An
-    iterable of strings repeats the verb, once for each string. `no_inet="10.0.3.1/24"` is `-inet 10.0.3.1/24`.
-    The words are in the order of the keywords, except that a verb that takes the rest of the line comes last.
-    OSError EINVAL: an argument is empty, contains a newline, or would begin a comment; or two verbs take the rest of
-    the line. TypeError: a word of an impairment is given as a verb.
+    """Return verbs as the words of one line of ctl. OSError EINVAL: they need several lines. Others: as for script().
 
     >>> words({"up": True, "mtu": 1400, "strict": False, "inet": ["10.0.3.1/24", "10.0.4.1/24"]})
     'up mtu 1400 -strict inet 10.0.3.1/24 inet 10.0.4.1/24'
     """
+    first, *more = script(verbs, noun) or [""]
+    if more:
+        raise OSError(errno.EINVAL, f"{quoted(more[0])} needs a line of its own")
+    return first
+
+
+def script(verbs: Mapping[str, object], noun: Noun = VIRT) -> list[str]:
+    """Return verbs as lines of ctl, each without the name of its interface. There is none without verbs.
+
+    True stands for the verb alone: `up=True`. False stands for its opposite: `up=False` is `down`, `strict=False` is
+    `-strict`, `filter=False` is `-filter`. None leaves the verb out. A number or a string is the verb's argument. An
+    iterable of strings repeats the verb, once for each string. `no_inet="10.0.3.1/24"` is `-inet 10.0.3.1/24`.
+    The words are in the order of the keywords, except that a verb that takes the rest of the line comes last. Each
+    further one, a description or a mark, has a line of its own. The server cannot refuse that, so that all verbs take
+    effect, or none does.
+    OSError EINVAL: an argument is empty, contains a line break, or would begin a comment; a description or a mark is
+    too long; or there are two filters. TypeError: a word of an impairment is given as a verb, or a switch has a value.
+
+    >>> script({"filter": "udp", "up": True, "description": "the printer"})
+    ['up filter udp', 'description the printer']
+    """
     first: list[str] = []
-    last: list[str] = []
+    last: list[tuple[str, str]] = []
     for keyword, value in verbs.items():
         name = f"-{keyword[3:]}" if keyword.startswith("no_") else keyword
         verb = find(noun, name)
         if verb is None and noun is VIRT and keyword in WORDS:
             example = 'impair="delay 20ms loss 1% seed 7"'
             raise TypeError(f"{keyword}={value!r} is not a verb: give it in a text, such as {example}")
-        (last if verb is not None and verb.rest_of_line else first).extend(_with_arguments(name, value, noun))
+        for word in _with_arguments(name, value, noun):
+            if verb is not None and verb.rest_of_line and word != _opposite(name, noun):
+                last.append((name, word))
+            else:
+                first.append(word)
+    last.sort(key=lambda each: each[0] != "filter")  # only a filter may be refused, and then nothing has changed
     if len(last) > 1:
-        raise OSError(errno.EINVAL, f"each of {quoted(last[0])} and {quoted(last[1])} needs a line of its own")
-    return " ".join(first + last)
+        _check_further(last[1:])
+    rest = [word for _, word in last]
+    line = " ".join(first + rest[:1])
+    return [line, *rest[1:]] if line else []
+
+
+def _check_further(last: Iterable[tuple[str, str]]) -> None:
+    """Raise the error with which the server would refuse a line after the first."""
+    for name, word in last:
+        if name == "filter":
+            raise OSError(errno.EINVAL, f"{quoted(word)} is a second filter: join the two with and, or, as in tcpdump")
+        parse = parse_mark if name == "mark" else parse_description
+        try:
+            parse(word.removeprefix(name).strip())
+        except VirtError as error:
+            raise OSError(error.errno, f"{name}: {error.strerror}") from None
 
 
 def impairment(text: str, words: Mapping[str, object]) -> str:
@@ -204,12 +245,22 @@ def _check_unit(name: str, value: object) -> None:
     """Raise TypeError if the value of a word lacks its unit, or if there is no such word."""
     if name == "jitter":
         raise TypeError(f'jitter={value!r}: the jitter is the second time of delay, as in delay="20ms 5ms"')
-    if name in _UNITS and value is not None and any(word[-1:].isdigit() for word in str(value).split()):
+    if name not in _UNITS or value is None:
+        return
+    given = str(value).split()
+    if split := [number + unit for number, unit in pairwise(given) if splits_unit(number, unit)]:
+        raise TypeError(f"{name}={value!r}: write {quoted(split[0])}, without a blank")
+    if any(word[-1:].isdigit() for word in given):
         raise TypeError(f'{name}={value!r} has no unit: give a text, such as {name}="{_UNITS[name]}"')
 
 
 def _with_arguments(name: str, value: object, noun: Noun) -> list[str]:
     """Return a list of strings "verb argument", one for each argument in `value`."""
+    verb = find(noun, name)
+    if verb is not None and not verb.arguments and not verb.options and value is not None:
+        if value not in (0, 1):
+            raise TypeError(f"{name}={value!r}: {name} has no value; give True or False")
+        value = bool(value)
     if value is None:
         return []
     if isinstance(value, bool):
@@ -230,6 +281,18 @@ def _argument(name: str, value: object, noun: Noun = VIRT) -> str:
     text = value.name if isinstance(value, Named) and not isinstance(value, PathLike) else str(value)
     verb = find(noun, name)
     free = verb is not None and verb.rest_of_line
-    if "\n" in text or (not free and (not text.split() or any(word[0] == "#" for word in text.split()))):
-        raise OSError(errno.EINVAL, f"{name}: {quoted(text)} is not an argument")
+    one_line(name, text)
+    if not free and (not text.split() or any(word[0] == "#" for word in text.split())):
+        reason = "a word that begins with # begins a comment" if text.split() else "it is empty"
+        raise OSError(errno.EINVAL, f"{name}: {quoted(text)} is not an argument: {reason}")
+    return text
+
+
+def one_line(name: str, text: str) -> str:
+    """Return a text that becomes a part of a line of ctl. OSError EINVAL: what follows a line break would be a command.
+
+    name: the verb or command, for the error.
+    """
+    if "\n" in text:
+        raise OSError(errno.EINVAL, f"{name}: {quoted(text)} contains a line break, which would end the line")
     return text

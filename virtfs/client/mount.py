@@ -6,17 +6,18 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar, Unpack, cast
 
 from virtfs.client import lines
 from virtfs.client.bridge import Bridge
+from virtfs.client.cable import Cable
 from virtfs.client.events import Events
 from virtfs.client.folder import Folder, Missing, open_stream, read_text
 from virtfs.client.lines import BridgeVerbs, Impairment, VirtVerbs
 from virtfs.client.port import Opened
+from virtfs.client.tables import Table
 from virtfs.client.values import Value
 from virtfs.client.virt import Virt
 from virtfs.core.verbs import BRIDGE
@@ -25,56 +26,11 @@ M = TypeVar("M", bound="Mount")
 End = int | str | Virt  # an end of a cable: a number, a Virt, or the word for the end in a line of ctl
 
 
-class Directions(dict[str, dict[str, int]]):
-    """The counters of a cable, by direction: "out" and "in". KeyError: there is no such direction."""
-
-    def __missing__(self, name: str) -> dict[str, int]:
-        """Raise KeyError, which says where a counter is."""
-        counter = f': stats["out"][{name!r}]' if name in self["out"] else ""
-        raise KeyError(f'stats has "out" and "in", not {name!r}{counter}')
-
-
-@dataclass(frozen=True, slots=True)
-class Cable:
-    """A cable between two interfaces. impair: the impairment of the cable itself, as in the command `cable`.
-
-    >>> net.cable(3, 4, delay="20ms").impair
-    'delay 20ms'
-    """
-
-    net: "Mount"
-    ends: tuple[str, str]
-    impair: str
-
-    @property
-    def stats(self) -> Directions:
-        """The counters of both directions: "out" is from the first end to the second, "in" the reverse.
-
-        OSError ENOENT: the cable no longer exists.
-
-        >>> net.cable(3, 4).stats["out"]["frames"]
-        0
-        """
-        for cable in self.net.status()["cables"]:
-            if {*cable["ends"]} == {*self.ends}:
-                out, back = ("out", "in") if cable["ends"] == [*self.ends] else ("in", "out")
-                return Directions({"out": cable["stats"][out], "in": cable["stats"][back]})
-        raise OSError(errno.ENOENT, f"there is no cable between {' and '.join(self.ends)}")
-
-    def destroy(self) -> None:
-        """Remove the cable. OSError: ENOENT, it no longer exists.
-
-        >>> net.cable(3, 4).destroy()
-        >>> net.cables
-        []
-        """
-        self.net.ctl(f"uncable {' '.join(self.ends)}")
-
-
-def _counters(text: str) -> dict[str, dict[str, int]]:
+def _counters(text: str) -> Table[Table[int]]:
     """Return the counters in the text of the file `stats`, keyed by interface name and then by counter name."""
-    heading, *rows = (line.split() for line in text.splitlines())
-    return {name: dict(zip(heading[1:], map(int, numbers), strict=True)) for name, *numbers in rows}
+    (_, *names), *rows = (line.split() for line in text.splitlines())
+    counters = {row[0]: Table("counter", dict(zip(names, map(int, row[1:]), strict=True))) for row in rows}
+    return Table("interface", counters)
 
 
 def _is_mount(path: Path) -> bool:
@@ -200,8 +156,13 @@ class Mount(Folder):
         if number is None:
             return self._create_free(verbs)
         virt = Virt(self.path, number)
-        self.ctl(f"create {virt.number} {lines.words(verbs)}")
+        self._with_verbs(f"create {virt.number}", virt, lines.script(verbs))
         return virt
+
+    def _with_verbs(self, command: str, virt: Virt, script: list[str]) -> None:
+        """Write a command with the first line of a script, and the other lines as changes of the interface."""
+        first, *more = script or [""]
+        self.ctl("\n".join([f"{command} {first}", *(f"{virt.name} {line}" for line in more)]))
 
     def _create_free(self, verbs: VirtVerbs) -> Virt:
         """Create an interface with the lowest free number, and find it by its address.
@@ -211,10 +172,13 @@ class Mount(Folder):
         """
         address = verbs.get("link") or f"b2:0a:{os.urandom(4).hex(':')}"
         before = {*self._numbers()}
-        self.ctl(f"create {lines.words({**verbs, 'link': address})}")
+        first, *more = lines.script({**verbs, "link": address})
+        self.ctl(f"create {first}")
         for virt in sorted(self, key=lambda virt: virt.number in before):
             with suppress(FileNotFoundError):  # the interface has been destroyed in the meantime
                 if virt.address == address.lower().replace("-", ":"):
+                    if more:
+                        virt.ctl("\n".join(more))
                     return virt
         raise OSError(errno.ENOENT, "the new interface has already been destroyed", str(self.path))
 
@@ -225,7 +189,7 @@ class Mount(Folder):
         True
         """
         virt = Virt(self.path, number)
-        self.ctl(f"ensure {virt.number} {lines.words(verbs)}")
+        self._with_verbs(f"ensure {virt.number}", virt, lines.script(verbs))
         return virt
 
     def destroy(self, what: int | str | Virt | Bridge) -> None:
@@ -236,7 +200,7 @@ class Mount(Folder):
 
         >>> net.destroy(3)
         """
-        self.ctl(f"destroy {what}")
+        self.ctl(f"destroy {lines.one_line('destroy', str(what))}")
 
     @contextmanager
     def clone(self) -> Iterator[Virt]:
@@ -276,7 +240,7 @@ class Mount(Folder):
 
         >>> net.mark("step 2")
         """
-        self.ctl(f"mark {text}")
+        self.ctl(f"mark {lines.one_line('mark', text)}")
 
     def check(self, line: str) -> None:
         """Test, without changing anything, whether a line of ctl would succeed. OSError: it would be refused.
@@ -285,7 +249,7 @@ class Mount(Folder):
         >>> 7 in net
         False
         """
-        self.ctl(f"check {line}")
+        self.ctl(f"check {lines.one_line('check', line)}")
 
     def cable(self, a: End, b: End, impair: str = "", **words: Unpack[Impairment]) -> Cable:
         """Connect the host's ends of two interfaces with a cable. Return the cable.
@@ -342,17 +306,18 @@ class Mount(Folder):
         if name is None:
             verbs["add"] = members = _several(verbs.get("add"))  # a list, since an iterator can be read only once
             name = f"bridge{_first_number(members)}"
-        self.ctl(f"ensure {name} {lines.words(verbs, BRIDGE)}")
+        self.ctl(f"ensure {lines.one_line('ensure', name)} {lines.words(verbs, BRIDGE)}")
         return Bridge(self.path, name)
 
     @property
-    def bridges(self) -> dict[str, Bridge]:
-        """The bridges, by name.
+    def bridges(self) -> Table[Bridge]:
+        """The bridges, by name. KeyError, which is also a FileNotFoundError: there is none with this name.
 
         >>> list(net.bridges)
         ['bridge0']
         """
-        return {name: Bridge(self.path, name) for name in sorted(os.listdir(self.path / "bridge"))}
+        names = sorted(os.listdir(self.path / "bridge"))
+        return Table("bridge", {name: Bridge(self.path, name) for name in names})
 
     # Streams and reports
 
@@ -419,7 +384,7 @@ class Mount(Folder):
 
 def _end(end: End) -> str:
     """Return the word that stands for an end of a cable in a line of ctl."""
-    return f"virt{end}" if isinstance(end, int) else str(end)
+    return f"virt{end}" if isinstance(end, int) else lines.one_line("cable", str(end))
 
 
 def _several(interfaces: lines.Interfaces) -> list[lines.Interface]:

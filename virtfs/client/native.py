@@ -36,7 +36,7 @@ class Loan:
         self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._descriptors: list[int] = []
         try:
-            _connect(self._connection, path)
+            connect(self._connection, path)
             self._connection.send(json.dumps(request).encode())
             data, self._descriptors, _, _ = socket.recv_fds(self._connection, _ROOM, 1)
             closed = {"errno": EPROTO, "error": "the server has closed the connection"}
@@ -112,7 +112,7 @@ class Tap(Loan):
         return self._descriptors[0]
 
 
-def _connect(connection: socket.socket, path: Path) -> None:
+def connect(connection: socket.socket, path: Path) -> None:
     """Connect to a socket whose path may exceed the 107 bytes that fit in a socket address (unix(7))."""
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)

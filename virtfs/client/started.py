@@ -9,8 +9,35 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TypedDict, Unpack
 
+from virtfs.client import temporary
 from virtfs.client.mount import Mount
+
+
+class Options(TypedDict, total=False):
+    """The options of a mount, as keyword arguments: those of virtfs(1). False and None leave an option out."""
+
+    max_virts: int | None
+    max_queue: int | None
+    max_backlog: int | None
+    max_history: int | str | None
+    max_memory: int | str | None
+    max_user_memory: int | str | None
+    capture: int | str | None
+    state: "str | os.PathLike[str] | None"
+    log: "str | os.PathLike[str] | None"
+    debug: bool | None
+    ro: bool | None
+    rw: bool | None
+    noexec: bool | None
+    exec: bool | None
+    noatime: bool | None
+    atime: bool | None
+    sync: bool | None
+    dirsync: bool | None
+    allow_other: bool | None
+    fsname: str | None
 
 
 class Started(Mount):
@@ -36,7 +63,7 @@ class Started(Mount):
             self.path.rmdir()
 
 
-def mount(directory: "str | os.PathLike[str] | None" = None, **options: "str | int | bool | None") -> Mount:
+def mount(directory: "str | os.PathLike[str] | None" = None, **options: Unpack[Options]) -> Mount:
     """Start a server, as `virtfs mount` does, and return its mount when it is ready. close() and `with` end it.
 
     directory: an existing directory; by default a temporary one, which only this user can enter.
@@ -75,9 +102,12 @@ def _run(*words: str) -> None:
     """
     folder = tempfile.mkdtemp(prefix="virtfs-")
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
-            manager.bind(f"{folder}/notify")
-            environment = {**os.environ, "NOTIFY_SOCKET": f"{folder}/notify", "PYTHONPATH": search_path()}
+        with (
+            temporary.place_of_socket(Path(folder), "notify") as place,
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager,
+        ):
+            manager.bind(place)
+            environment = {**os.environ, "NOTIFY_SOCKET": place, "PYTHONPATH": search_path()}
             command = [sys.executable, "-P", "-m", "virtfs", *words]
             done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
             if done.returncode:

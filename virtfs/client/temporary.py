@@ -8,9 +8,12 @@ import fcntl
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
+
+from virtfs.core.socketname import PATH_MAX
 
 _PREFIX: Final = "virtfs-"  # of the names of the folders
 
@@ -39,6 +42,20 @@ def locked(folder: Path) -> int:
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     new.rename(folder / "lock")  # the lock never exists unlocked while this process lives
     return descriptor
+
+
+@contextmanager
+def place_of_socket(folder: Path, name: str) -> Iterator[str]:
+    """Yield a path for a Unix socket: in the folder, or in a temporary one in /tmp if that path would be too long.
+
+    The kernel copies the path into an address with room for 107 bytes (unix(7)), which a long TMPDIR exceeds.
+    """
+    path = str(folder / name)
+    if len(path.encode(errors="surrogateescape")) <= PATH_MAX:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir="/tmp") as other:
+        yield f"{other}/{name}"
 
 
 def remove_abandoned(directory: Path) -> None:

@@ -1,19 +1,19 @@
 """Virt: an interface, as an object whose attributes are the files below virtN."""
 
-import errno
 import io
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, Literal, Unpack
+from typing import BinaryIO, Final, Literal, Unpack, cast
 
 from virtfs.client import lines, native, waiting
-from virtfs.client.folder import Folder, Missing, about, open_stream
+from virtfs.client.folder import Folder, about, open_stream
 from virtfs.client.lines import VirtVerbs
 from virtfs.client.port import Mode, Opened, Port, flags_of
 from virtfs.client.stream import Stream
+from virtfs.client.tables import missing
 from virtfs.client.values import Setting, Value, size, switch
 from virtfs.client.values import lines as lines_of
 from virtfs.core.virt import Carrier, Exclusive
@@ -97,7 +97,7 @@ class Stats(Folder, Mapping[str, int]):
             return int(self.read(name))
         except FileNotFoundError:
             if self.path.exists():
-                raise Missing(errno.ENOENT, "no such counter", str(self.path / name)) from None
+                raise missing("counter", name, sorted(self), str(self.path / name)) from None
             raise
 
     def __iter__(self) -> Iterator[str]:
@@ -250,7 +250,7 @@ class Virt(Folder):
         self.set(mode=f"{bits:o}")
 
     def set(self, **verbs: Unpack[VirtVerbs]) -> None:
-        """Apply verbs in one line: all of them, or none if one is refused.
+        """Apply verbs: all of them, or none if one is refused.
 
         True is the verb alone, and False is its opposite: `up=False` is `down`, and `filter=False` is `-filter`. None
         leaves the verb out. A list repeats the verb. `no_inet="10.0.3.1/24"` is `-inet 10.0.3.1/24`.
@@ -259,11 +259,11 @@ class Virt(Folder):
         >>> v.set(mtu=1400, inet=["10.0.3.1/24", "10.0.4.1/24"], strict=True, impair="delay 20ms")
         >>> v.set(no_inet="10.0.4.1/24", strict=False, impair=False)
         """
-        if line := lines.words(verbs):
-            self.ctl(line)
+        if script := lines.script(verbs):
+            self.ctl("\n".join(script))
 
     def ctl(self, line: str) -> None:
-        """Write verbs to the ctl of the interface. OSError: as for set().
+        """Write verbs to the ctl of the interface, in one or more lines. OSError: as for set().
 
         >>> v.ctl("mtu 1400 -strict")
         """
@@ -352,11 +352,12 @@ class Virt(Folder):
         """
         return (self.path / "history").read_bytes()
 
-    def inject(self, recording: "str | os.PathLike[str] | bytes | BinaryIO") -> None:
+    def inject(self, recording: "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO") -> None:
         """Send the frames of a pcap or pcapng file. recording: its path, its contents, or a file open for reading.
 
         Returns when all frames have been sent. `pace` sets their speed. OSError: EINVAL, the file is malformed or
-        truncated (the frames before that have been sent); EBUSY, another program has `inject` open.
+        truncated (the frames before that have been sent); EBUSY, another program has `inject` open. TypeError: the
+        argument is none of these, such as a list of frames or a file that is open as text.
 
         >>> v.inject(recording)
         >>> v.stats["tx_frames"]
@@ -366,7 +367,7 @@ class Virt(Folder):
             with open(recording, "rb") as file:
                 self.inject(file)
             return
-        source = io.BytesIO(recording) if isinstance(recording, bytes) else recording
+        source = _source(recording)
         with Opened(self.path / "inject", os.O_WRONLY) as inject:
             try:
                 while piece := memoryview(source.read(_PIECE)):
@@ -425,3 +426,13 @@ def _number(what: object) -> int:
     if isinstance(what, str) and (digits := re.fullmatch(r"(?:virt)?(0|[1-9][0-9]*)", what)):
         return int(digits[1])
     raise ValueError(f"{what!r} is not an interface: give a number, or a name such as 'virt3'")
+
+
+def _source(recording: object) -> BinaryIO:
+    """Return the contents of a recording, or a recording that is open for reading, as a file. TypeError: it is none."""
+    if isinstance(recording, bytes | bytearray | memoryview):
+        return io.BytesIO(recording)
+    if not hasattr(recording, "read") or isinstance(recording, io.TextIOBase):
+        ways = "give a path, the bytes of a capture, or a file open in binary mode"
+        raise TypeError(f"{type(recording).__name__} is no recording: {ways}; single frames go through open().send()")
+    return cast("BinaryIO", recording)

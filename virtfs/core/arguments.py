@@ -232,7 +232,8 @@ def parse_netns(text: str) -> str:
     file = _NETNS_FILE.fullmatch(text)
     name = file[1] or file[2] or "." if file else text
     if name and (name in (".", "..") or len(name) > NAME_MAX or not _NETNS.fullmatch(name) or not name.isprintable()):
-        raise VirtError(EINVAL, f"{quoted(text)} is neither a network namespace name nor a process ID")
+        files = ": a file is /proc/PID/ns/net or /run/netns/NAME" if "/" in text else ""
+        raise VirtError(EINVAL, f"{quoted(text)} is neither a network namespace name nor a process ID{files}")
     return name
 
 

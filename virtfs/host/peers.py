@@ -12,6 +12,7 @@ from pathlib import Path
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Gid, Uid
+from virtfs.core.socketname import PATH_MAX
 from virtfs.host.descriptors import keep_spare
 from virtfs.host.libc import check, libc
 
@@ -54,7 +55,7 @@ def listen(path: Path) -> socket.socket:
     try:
         keep_spare(sock.fileno())
         path.unlink(missing_ok=True)
-        sock.bind(os.fspath(path))
+        _bind(sock, path)
         path.chmod(0o666)
         sock.listen(_BACKLOG)
     except VirtError:
@@ -64,6 +65,18 @@ def listen(path: Path) -> socket.socket:
         sock.close()
         raise _explained(path, refusal) from refusal
     return sock
+
+
+def _bind(sock: socket.socket, path: Path) -> None:
+    """Bind a socket to a path that may exceed the 107 bytes that fit in a socket address (unix(7))."""
+    if len(os.fspath(path).encode(errors="surrogateescape")) <= PATH_MAX:
+        sock.bind(os.fspath(path))  # /proc/net/unix shows this text
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_CLOEXEC)
+    try:
+        sock.bind(f"/proc/self/fd/{directory}/{path.name}")
+    finally:
+        os.close(directory)
 
 
 def _explained(path: Path, refusal: OSError) -> VirtError:

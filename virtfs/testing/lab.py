@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Unpack
 
 from virtfs.client.bridge import Bridge
-from virtfs.client.lines import Impairment, VirtVerbs
-from virtfs.client.mount import Cable, Mount
+from virtfs.client.cable import Cable
+from virtfs.client.lines import HostVerbs, Impairment, VirtVerbs
+from virtfs.client.mount import Mount
 from virtfs.client.virt import Virt
 from virtfs.testing.netns import Netns
 
@@ -104,7 +105,7 @@ class Lab:
         self._ports: list[Virt] = []
         self._bridges: list[Bridge] = []
 
-    def host(self, name: str, *addresses: str, **verbs: Unpack[VirtVerbs]) -> Host:
+    def host(self, name: str, *addresses: str, **verbs: Unpack[HostVerbs]) -> Host:
         """Make a host with these addresses, each with its prefix length, and wait until they can be used.
 
         addresses: the keyword arguments inet and inet6 give more. The interface has a carrier then. Its IPv6 addresses

@@ -8,7 +8,7 @@ import socket as sockets
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -152,7 +152,7 @@ class Netns:
 
         listening: a TCP port; wait until a socket in the namespace, which did not exist before, listens on it.
         options: keyword arguments of subprocess.Popen(). The program's streams are text.
-        FileNotFoundError, TypeError: as for run(). ChildProcessError: the program has failed before it listened.
+        FileNotFoundError, TypeError: as for run(). ChildProcessError: the program has ended before it listened.
         TimeoutError: it does not listen after 30 s. ValueError: there is no such port, or the namespace is closed.
 
         >>> netns.start("sleep", "60").poll() is None
@@ -161,10 +161,11 @@ class Netns:
         self._check_open()
         _check(words, options)
         before = set() if listening is None else self._listeners(_port(listening))
+        others = [] if listening is None else self._inside()
         program: subprocess.Popen[str] = subprocess.Popen(self._line(words), **{"text": True, **options})
         self._started.append(program)
         if listening is not None:
-            self._await_listener(program, os.fspath(words[0]), listening, before)
+            self._await_listener(program, os.fspath(words[0]), listening, before, others)
         return program
 
     def socket(self, family: int = sockets.AF_INET, kind: int = sockets.SOCK_STREAM, proto: int = 0) -> sockets.socket:
@@ -196,15 +197,22 @@ class Netns:
     def _line(self, words: "tuple[str | os.PathLike[str], ...]") -> list[str]:
         return dying_with_us("KILL", *found(*self.command(*words)))
 
-    def _await_listener(self, program: "subprocess.Popen[str]", name: str, port: int, before: set[str]) -> None:
+    def _await_listener(
+        self, program: "subprocess.Popen[str]", name: str, port: int, before: set[str], others: Collection[int]
+    ) -> None:
+        """Wait until a program listens. before, others: the listeners and the programs that were there before it."""
         end = time.monotonic() + _PATIENCE
         while not self._listeners(port) - before:
-            if status := program.poll():  # 0: perhaps a server that continues in the background
+            status = program.poll()
+            # A program that has ended with 0 may have left another one in the background, as a daemon does.
+            if status or (status == 0 and {*self._inside()} <= {*others} and not self._listeners(port) - before):
                 taken = ", on which another program listens" if before else ""
                 reason = f"exit status {status} before it listened on TCP port {port}{taken}"
                 raise ChildProcessError(errno.ECHILD, reason, name)
             if time.monotonic() > end:
-                raise TimeoutError(errno.ETIMEDOUT, f"does not listen on TCP port {port} after {_PATIENCE:.0f} s", name)
+                ended = "; it has ended with status 0, perhaps to continue in the background" if status == 0 else ""
+                reason = f"does not listen on TCP port {port} after {_PATIENCE:.0f} s{ended}"
+                raise TimeoutError(errno.ETIMEDOUT, reason, name)
             time.sleep(0.02)
 
     def _listeners(self, port: int) -> set[str]:
@@ -305,6 +313,11 @@ def _port(number: int) -> int:
 
 def _texts(words: "Iterable[str | os.PathLike[str]]") -> list[str]:
     for word in words:
+        if isinstance(word, list | tuple):
+            one_by_one = ", ".join(f'"{part}"' for part in word)
+            raise TypeError(
+                f"{word!r} is not a word: give the words one by one: {one_by_one}; or *words for a variable"
+            )
         if not isinstance(word, str | os.PathLike):
             raise TypeError(f'the word {word!r} is not a text: write "{word}"')
     return [os.fspath(word) for word in words]

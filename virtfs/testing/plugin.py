@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import pytest
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from virtfs.testing.lab import Lab
     from virtfs.testing.netns import Netns
     from virtfs.testing.server import Server
+
+T = TypeVar("T")
 
 _KEPT: Final[pytest.StashKey[list[Recording]]] = pytest.StashKey()  # of interfaces that this test's end has destroyed
 _BEGUN: Final[pytest.StashKey[float]] = pytest.StashKey()  # in seconds since 1970
@@ -61,7 +63,7 @@ def virtfs_mount(pytestconfig: pytest.Config) -> Iterator[Mount]:
     from virtfs.testing.server import Server
 
     _look_for_programs()
-    server = Server()
+    server = _made(Server)
     pytestconfig.stash[_SERVER] = server
     try:
         with pytest.MonkeyPatch.context() as patch:
@@ -101,7 +103,7 @@ def _virtfs_netns() -> Iterator[Callable[[], Netns]]:
 @pytest.fixture
 def netns(_virtfs_netns: Callable[[], Netns]) -> Netns:
     """A fresh network namespace. It ends after the test, with all programs in it."""
-    return _virtfs_netns()
+    return _made(_virtfs_netns)
 
 
 @pytest.fixture
@@ -144,17 +146,23 @@ def _advice(missing: list[str]) -> str:
         return "interfaces need root: run the tests with `virtfs shell -- pytest`"
     options = " ".join(f"--cap-add {name}" for name in missing)
     lacking = " and ".join(f"CAP_{name}" for name in missing)
-    return f"root lacks {lacking} here, as in a container: start the container with {options} (see doc/testing.md)"
+    return f"root lacks {lacking} here, as in a container: start the container with {options}"
+
+
+def _made(make: Callable[[], T]) -> T:
+    """Make what a fixture needs. If the system refuses, for example without /dev/fuse, fail with one line."""
+    try:
+        return make()
+    except OSError as refusal:
+        sentence = refusal.strerror or str(refusal)
+    pytest.fail(sentence, pytrace=False)  # here, since pytest would also print an exception that is being handled
 
 
 def _look_for_programs() -> None:
     """Fail with one line if a program is not installed that the fixtures run."""
     from virtfs.testing.server import look_for_programs
 
-    try:
-        look_for_programs()
-    except FileNotFoundError as lacking:
-        pytest.fail(str(lacking.strerror), pytrace=False)
+    _made(look_for_programs)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -98,14 +98,17 @@ class Server:
 
     def _start(self) -> None:
         """Start the program, and wait until it reports through its socket that the mount is ready (sd_notify(3))."""
-        place = self._folder / "notify"
-        place.unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, self._log.open("ab") as log:
-            manager.bind(str(place))
+        (self._folder / "notify").unlink(missing_ok=True)
+        with (
+            temporary.place_of_socket(self._folder, "notify") as place,
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+            self._log.open("ab") as log,
+        ):
+            manager.bind(place)
             program = [sys.executable, "-P", "-m", "virtfs", "mount", "-f", str(self._point)]
             self._process = subprocess.Popen(
                 dying_with_us("TERM", *program),
-                env={**os.environ, "NOTIFY_SOCKET": str(place), "PYTHONPATH": search_path()},
+                env={**os.environ, "NOTIFY_SOCKET": place, "PYTHONPATH": search_path()},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

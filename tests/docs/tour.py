@@ -136,9 +136,9 @@ def touring() -> Iterator[Tour]:
 
 
 @contextmanager
-def touring_without_root(before: str = "") -> Iterator[Tour]:
-    """Yield the shell that `virtfs shell` runs for an ordinary user. before: as for as_user()."""
-    with _shell([*as_user(RANGE, before), *HIS_VIRTFS, "shell", "bash", "--norc", "-s"]) as tour:
+def touring_without_root(before: str = "", ids: str = RANGE) -> Iterator[Tour]:
+    """Yield the shell that `virtfs shell` runs for an ordinary user. before, ids: as for as_user()."""
+    with _shell([*as_user(ids, before), *HIS_VIRTFS, "shell", "bash", "--norc", "-s"]) as tour:
         tour.run(f'virtfs() {{ {" ".join(HIS_VIRTFS)} "$@"; }}', 0)
         yield tour
         assert tour.leave() == 0

@@ -113,5 +113,7 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit(0)
     except OSError as error:
+        if error.errno in (errno.EFAULT, errno.EBADFD):
+            sys.exit(f"responder.py: {sys.argv[1]}: the tap is gone")
         busy = "; another program has it (in virtfs exec, give fd=3 instead)" if error.errno == errno.EBUSY else ""
         sys.exit(f"responder.py: {error}{busy}")

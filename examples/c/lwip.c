@@ -78,6 +78,8 @@ receive(struct netif *netif)
 			if (netif->input(frame, netif) != ERR_OK)
 				pbuf_free(frame);
 		}
+		if (length == -1 && (errno == EFAULT || errno == EBADFD))
+			fail("the tap is gone");
 		if (length == 0 || (errno != EAGAIN && errno != EINTR))
 			fail(length == 0 ? "end of file" : strerror(errno));
 		poll(&ready, 1, -1);

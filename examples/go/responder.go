@@ -119,6 +119,8 @@ func reason(err error) error {
 		return errors.New("no such interface: give its number, or the path of its directory")
 	case errors.Is(err, syscall.EBUSY):
 		return errors.New("another program has it (in virtfs exec, give fd=3 instead)")
+	case errors.Is(err, syscall.EFAULT) || errors.Is(err, syscall.EBADFD):
+		return errors.New("the tap is gone")
 	}
 	return err
 }

@@ -131,11 +131,12 @@ fn serve(name: &Name, ip: &[u8; 4]) -> io::Result<()> {
     }
 }
 
-/// Return why the interface cannot be used. The numbers are those of asm-generic/errno-base.h.
+/// Return why the interface cannot be used. The numbers are those of asm-generic/errno.h.
 fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(2 | 20) => "no such interface: give its number, or the path of its directory".into(), // ENOENT, ENOTDIR
         Some(16) => "another program has it (in virtfs exec, give fd=3 instead)".into(), // EBUSY
+        Some(14 | 77) => "the tap is gone".into(), // EFAULT, EBADFD
         _ => error.to_string(),
     }
 }

@@ -106,6 +106,15 @@ def test_strict_tells_the_sender(v: virtfs.Virt) -> None:
             port.send(frame(60))
 
 
+def test_strict_tells_which_frame_of_a_stream_it_is(v: virtfs.Virt) -> None:
+    v.strict = True
+    with v.stream() as stream:
+        with fails(errno.EMSGSIZE, "virt3/stream: byte 64: a frame of 3 bytes is too short"):
+            stream.send([frame(60), bytes(3), frame(60)])
+        stream.send([frame(60)])
+    assert (v.stats["tx_frames"], v.stats["tx_dropped"]) == (2, 1)
+
+
 def test_opens_that_are_refused(v: virtfs.Virt) -> None:
     """virtfs gives the reason. An error that the kernel makes does not get the reason of an earlier one."""
     for again in (v.open, v.stream):

@@ -181,8 +181,26 @@ def test_the_sentence_when_the_tap_has_another_holder(virt: Virt, tmp_path: Path
     until(lambda: " fd " in virt.read("clients"), "the responder has the tap")
     number = virt.mount.start(str(program), str(virt.unit), "10.9.0.2", stderr=subprocess.PIPE)
     assert "give fd=3 instead" in finished(number)[1]
+    responder.kill()
+    finished(responder)
+
+
+@pytest.mark.parametrize("language", [*_SOURCE, "python"])
+def test_the_sentence_when_the_tap_is_gone(virt: Virt, tmp_path: Path, language: str) -> None:
+    """The errors of the kernel, EFAULT and EBADFD, say nothing to a reader."""
+    if language == "python":
+        program = [sys.executable, str(EXAMPLES / "responder.py")]
+    else:
+        program = [str(tmp_path / "responder")]
+        build(language, EXAMPLES / _SOURCE[language], Path(program[0]))
+    virt.set(f"inet 10.3.{virt.unit}.1/24")
+    address = f"10.3.{virt.unit}.2"
+    command = ("virtfs", "exec", f"{DIR}/{virt.name}", "--", *program)
+    responder = virt.mount.fork(*command, "fd=3", address, stderr=subprocess.PIPE)
+    until(lambda: " fd " in virt.read("clients"), "the responder has the tap")
+    _answers(virt, address)
     virt.mount.ctl(f"destroy {virt.unit}")
-    assert finished(responder)[1] == "responder: fd=3: the tap is gone\n"
+    assert finished(responder)[1].endswith(": fd=3: the tap is gone\n")
 
 
 def test_the_functions_of_the_header(mount: Mount, tmp_path: Path) -> None:

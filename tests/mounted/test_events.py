@@ -20,6 +20,7 @@ from virtfs.files.events import AT_ONCE
 
 LINE = re.compile(r"(\d+\.\d{6}) ([a-z]+) ([a-z]+\d+)((?: [a-z]+=\S*)*)\n")
 KEPT = 4096  # number of lines kept for a reader that does not read
+FLOOD = 20  # number of frames that floods() sends
 
 
 class Told(NamedTuple):
@@ -63,6 +64,13 @@ class Listener:
     def silent(self) -> bool:
         """Return whether there is nothing to read."""
         return not self._rest and self.file.poll(select.POLLIN) == 0
+
+
+def floods(host: Place, virt: Virt) -> None:
+    """Send FLOOD frames from the host, which has no other reason to send any. They are in the tap on return."""
+    host.ip(f"address add 10.80.0.1/24 dev {virt.tap}")
+    host.ip(f"neighbour add 10.80.0.2 lladdr 02:00:00:00:00:09 dev {virt.tap}")
+    host.sh(f"for n in {{1..{FLOOD}}}; do echo $n >/dev/udp/10.80.0.2/9; done")
 
 
 def test_cables(mount: Mount) -> None:
@@ -203,6 +211,49 @@ def test_drops_are_told_before_the_end(virt: Virt) -> None:
     virt.mount.ctl(f"destroy {virt.unit}")
     heard = listener.until("destroy", virt.name)
     assert [told.keys["frames"] for told in heard if told.what == "drop"] == ["1", "4"]
+
+
+def told_drops(listener: Listener, name: str, total: int) -> int:
+    """Wait for lines `drop` of an interface until they report `total` frames. Return how many they report."""
+    frames = 0
+    while frames < total:
+        frames += int(listener.until("drop", name)[-1].keys["frames"])
+    return frames
+
+
+READERS = pytest.mark.parametrize("read", [False, True], ids=["nobody has frame open", "a reader that does not read"])
+
+
+@READERS
+@pytest.mark.parametrize("away", [False, True], ids=["at home", "in another namespace"])
+def test_drops_of_a_full_queue_are_told_by_themselves(virt: Virt, elsewhere: Place, read: bool, away: bool) -> None:
+    """No program reads a counter or opens `frame`, which would make the server look."""
+    host: Place = virt.mount
+    if away:
+        elsewhere.sh("echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6")  # which would send frames of its own
+        virt.mount.ip(f"link set {virt.tap} netns {elsewhere.pid}")
+        elsewhere.ip(f"link set {virt.tap} up")
+        host = elsewhere
+    virt.set("queue 4")
+    listener = Listener(virt.mount)
+    if read:
+        virt.open()
+    floods(host, virt)
+    assert told_drops(listener, virt.name, FLOOD - 4 * read) == FLOOD - 4 * read
+
+
+@READERS
+@pytest.mark.parametrize("command", ["destroy {unit}", "destroy all"])
+def test_all_drops_are_told_before_the_end(virt: Virt, read: bool, command: str) -> None:
+    """Those that the kernel counts, and the frames that still wait when the interface ends."""
+    virt.set("queue 4")
+    listener = Listener(virt.mount)
+    if read:
+        virt.open()
+    floods(virt.mount, virt)
+    virt.mount.ctl(command.format(unit=virt.unit))
+    heard = listener.until("destroy", virt.name)
+    assert sum(int(told.keys["frames"]) for told in heard if told.what == "drop") == FLOOD
 
 
 def test_destroyed_while_open(virt: Virt) -> None:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -352,3 +353,23 @@ def test_a_mount_that_ends_with_holders(mount: Mount) -> None:
     assert mount.links() == ["lo", "tap202"]
     mount.end_programs()
     mount.ip("link del tap202")
+
+
+@pytest.mark.parametrize("way", ["frame", "the tap, with a header"])
+def test_what_a_program_reads_has_its_checksum(virt: Virt, way: str) -> None:
+    """On the tap the kernel would leave it to the program only after TUNSETOFFLOAD (doc/stack-author.md)."""
+    virt.mount.ip(f"address add 10.80.0.1/24 dev {virt.tap}")
+    virt.mount.ip(f"neighbour add 10.80.0.2 lladdr 02:00:00:00:00:09 dev {virt.tap}")
+    if way == "frame":
+        file, header = virt.open(), b""
+    else:
+        loan, header = Loan(virt), HEADER
+        until(lambda: virt.read("tap/carrier") == "1", "the tap has its carrier")
+    virt.mount.sh("echo hello >/dev/udp/10.80.0.2/9")
+    packet = file.read() if way == "frame" else loan.read()
+    assert packet.startswith(header)
+    assert len(packet) == len(header) + 14 + 20 + 8 + 6, "it is not padded to 60 bytes"
+    datagram = packet[len(header) + 14 + 20 :]
+    addresses = packet[len(header) + 14 + 12 : len(header) + 14 + 20]
+    words = struct.unpack(">13H", addresses + struct.pack(">HH", 17, len(datagram)) + datagram)
+    assert sum(words) % 0xFFFF == 0

@@ -279,6 +279,15 @@ def test_what_cannot_be_sent_is_counted(virt: Virt, state: str, length: int, cou
     assert (virt.count("tx_frames"), virt.count("tx_bytes")) == (1, 1518)
 
 
+def test_the_error_of_a_write_that_the_kernel_cuts_has_no_wrong_length(virt: Virt) -> None:
+    """The server sees only the first MiB, so it cannot tell the length."""
+    virt.set("strict")
+    with fails(errno.EMSGSIZE):
+        virt.open(os.O_WRONLY).write(frame((1 << 20) + 1))
+    said = f"{virt.name}/frame: a frame of more than 65553 bytes is too long: the maximum is 1518"
+    assert virt.mount.read("last_error") == said
+
+
 def test_offsets_never_matter(virt: Virt) -> None:
     file = virt.open()
     virt.host_sends(frame())

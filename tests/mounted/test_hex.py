@@ -110,6 +110,19 @@ def test_a_bad_line_is_refused(virt: Virt, line: str, why: str) -> None:
     assert virt.host_gets() == frame(77)
 
 
+@pytest.mark.parametrize("where", ["", "line 2: "], ids=["the only line", "the second line"])
+def test_a_refused_frame_is_found_by_its_line(virt: Virt, where: str) -> None:
+    """The frames before it are sent, it is counted, and the rest of the write is discarded and counted nowhere."""
+    virt.set("strict")
+    file = virt.mount.root.open(f"{virt.name}/hex", os.O_WRONLY)
+    lines = f"{DIGITS}\n010203\n{DIGITS}\n" if where else "010203\n"
+    with fails(errno.EMSGSIZE):
+        file.write(lines)
+    said = f"{virt.name}/hex: {where}a frame of 3 bytes is too short: the minimum is 14"
+    assert virt.mount.read("last_error") == said
+    assert (virt.count("tx_frames"), virt.count("tx_dropped"), virt.count("tx_short")) == (bool(where), 1, 1)
+
+
 @pytest.mark.parametrize(("size", "length"), [(1, 60), (999, 1000), (1000, 1000), (5000, 1000)])
 def test_a_line_in_several_writes(virt: Virt, size: int, length: int) -> None:
     """cat, dd and pipes split files in this way."""

@@ -133,10 +133,12 @@ def test_equal_frames_behind_one_that_is_refused(virt: Virt) -> None:
     data = pcap(enumerate([*sent[:20], frame(2000), *sent[20:40], frame(2000), sent[40]]))
     file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
     end = len(data) - 76
-    for part, count in ((data[:end], 20), (data[end:], 40)):
+    for part, count, offset in ((data[:end], 20, 24 + 20 * 76), (data[end:], 40, 24 + 40 * 76 + 2016)):
         with fails(errno.EMSGSIZE):
             file.write(part)
         assert virt.count("tx_frames") == count
+        said = f"{virt.name}/inject: byte {offset}: a frame of 2000 bytes is too long: the maximum is 1518"
+        assert virt.mount.read("last_error") == said
     assert [virt.host_gets() for _ in range(40)] == sent[:40]
     assert virt.count("tx_oversize") == 2
 

@@ -71,6 +71,28 @@ def test_a_length_that_no_frame_has(virt: Virt) -> None:
     assert virt.host_gets() == frame(61)
 
 
+@pytest.mark.parametrize("cut", [0, 20, 64, 66, 70], ids=lambda cut: f"after a write of {cut} bytes")
+def test_a_refused_frame_is_found_by_its_offset(virt: Virt, cut: int) -> None:
+    """The frames before it are sent, it is counted, and the rest of the write is discarded and counted nowhere."""
+    virt.set("strict")
+    file = virt.mount.root.open(f"{virt.name}/stream", os.O_WRONLY)
+    data = records(frame(60, 1), frame(3), frame(60, 3))
+    assert file.write(data[:cut]) == cut
+    with fails(errno.EMSGSIZE):
+        file.write(data[cut:])
+    said = f"{virt.name}/stream: byte 64: a frame of 3 bytes is too short: the minimum is 14"
+    assert virt.mount.read("last_error") == said
+    assert virt.host_gets() == frame(60, 1)
+    assert (virt.count("tx_frames"), virt.count("tx_dropped"), virt.count("tx_short")) == (1, 1, 1)
+    file.write(records(frame(61, 4)))
+    assert virt.host_gets() == frame(61, 4), "the next write begins with a record"
+    virt.set("down")
+    with fails(errno.ENETDOWN):
+        file.write(records(frame(60)))
+    said = f"{virt.name}/stream: byte {cut + 65}: {virt.name} is down"
+    assert virt.mount.read("last_error") == said, "the offset leaves out the write that failed"
+
+
 def test_a_record_that_the_close_cuts_is_reported(virt: Virt) -> None:
     file = virt.mount.root.open(f"{virt.name}/stream", os.O_WRONLY)
     file.write(records(frame(60))[:20])

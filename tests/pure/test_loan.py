@@ -2,7 +2,9 @@
 
 import errno
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from virtfs.core.ids import Gid, Uid, Unit
 from virtfs.core.loan import Meter, Request, Traffic, check_rights, granted, parse_request, refusal
 from virtfs.core.virt import Counters, HostEnd, Virt
 
+ROOT = Path(__file__).parents[2]
 HOST = HostEnd("tap3", 7, True, 1400, bytes(6), True, 256)
 VIRT = Virt(Unit(3), b"\xb2\x0a\0\x0b\x0e\3", HOST, owner=Uid(1), group=Gid(2))
 
@@ -39,6 +42,14 @@ def test_malformed_requests(data: bytes) -> None:
         parse_request(data)
     assert caught.value.errno == errno.EINVAL
     assert json.loads(refusal(caught.value)) == {"errno": errno.EINVAL, "error": caught.value.strerror}
+
+
+def test_an_answer_is_as_the_page_prints_it() -> None:
+    """A program may search it for a key instead of parsing it."""
+    (example,) = re.findall(r'^\{"name":.*?\}$', (ROOT / "man/virtfs.5").read_text(), re.MULTILINE | re.DOTALL)
+    virt = replace(VIRT, address=bytes.fromhex("b20a2c0b0e03"), host=replace(HOST, mtu=1500))
+    assert granted(virt, Request()).decode() == example.replace("\n ", "")
+    assert refusal(VirtError(16, "busy: now")) == b'{"errno":16,"error":"busy: now"}'
 
 
 def test_answers() -> None:

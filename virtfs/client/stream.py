@@ -78,6 +78,7 @@ class Stream(Opened):
         """Send frames with one system call, or with several if they exceed 1 MiB together.
 
         OSError: a frame is refused, as by Port.send(). The frames before it have been sent, those after it have not.
+        `strerror` gives the offset of its record in the stream; each record has 4 bytes before the frame.
         ValueError: a frame is empty or longer than any frame; nothing has been sent. TypeError: the argument is one
         frame.
 

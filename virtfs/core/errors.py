@@ -38,3 +38,11 @@ def refused(failure: OSError | MemoryError) -> VirtError:
     if isinstance(failure, MemoryError):
         return VirtError(errno.ENOMEM, "out of memory")
     return VirtError(failure.errno or errno.EIO, failure.strerror or str(failure))
+
+
+def located(error: VirtError, where: str) -> VirtError:
+    """Return the error of a frame with its place in the written data added, such as "line 2".
+
+    where: the place, or "" if it is clear. ENXIO is about the interface, not about a frame, and stays as it is.
+    """
+    return VirtError(error.errno, f"{where}: {error.strerror}") if where and error.errno != errno.ENXIO else error

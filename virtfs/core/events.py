@@ -52,7 +52,7 @@ EVENTS: Final[dict[Event, Meaning]] = {
     "uncable": Meaning("the cable was taken away", ("peer",)),
     "connect": Meaning("the socket of a cable was connected", ("socket",)),
     "disconnect": Meaning("the connection of a cable's socket ended", ("socket", "errno")),
-    "drop": Meaning("frames were dropped because nobody read them", ("frames",)),
+    "drop": Meaning("frames from the host were dropped, and counted in rx_dropped", ("frames",)),
     "mark": Meaning("a user has marked this moment", ("text",)),
     "warning": Meaning("the end of a bridge has lost addresses, or the bridge stays", ("text",)),
     "unsaved": Meaning("the state file could not be written", ("errno",)),

@@ -16,7 +16,7 @@ FRAME_MAX = 65535 + 18  # bytes: the largest packet, with an Ethernet header and
 class Records:
     """Splits a byte stream into records. The stream arrives in pieces, which may end anywhere.
 
-    offset: the total size in bytes of the complete records so far.
+    offset: the position in the stream where the current record begins.
     """
 
     __slots__ = ("_kept", "offset")
@@ -76,6 +76,11 @@ class Records:
     def unfinished(self) -> int:
         """Return how many bytes of an unfinished record are kept."""
         return len(self._kept)
+
+    @property
+    def position(self) -> int:
+        """The number of bytes of the stream so far."""
+        return self.offset + len(self._kept)
 
     def forget(self) -> None:
         """Drop the unfinished record."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from errno import E2BIG, EINVAL
 
 from virtfs.core.bytestext import to_text
-from virtfs.core.errors import VirtError
+from virtfs.core.errors import VirtError, located
 from virtfs.core.ethernet import MTU_MAX, frame_bounds
 from virtfs.core.quoting import quoted
 
@@ -69,9 +69,13 @@ def parse_line(line: bytes) -> bytes | None:
 
 
 class Lines:
-    """Splits the writes to one descriptor of the file `hex` into lines. Only a newline ends a line."""
+    """Splits the writes to one descriptor of the file `hex` into lines. Only a newline ends a line.
+
+    where: "line 2", for example, if that is the number of the last line within a write of several lines; otherwise "".
+    """
 
     def __init__(self) -> None:
+        self.where = ""
         self._kept = b""
         self._before = b""  # the unfinished line before the last write
         self._at = 0  # offset of the first unconsumed line in the text: _before, followed by the last write
@@ -127,12 +131,12 @@ class Lines:
                 continue
             newline = text.find(b"\n", self._at, end)
             line_end = newline if newline >= 0 else end
+            self.where = f"line {number}" if several else ""
             try:
                 frame = parse_line(text[self._at : line_end])
             except VirtError as error:
                 self.forget()
-                where = f"line {number}: " if several else ""
-                raise VirtError(error.errno, where + error.strerror) from None
+                raise located(error, self.where) from None
             yield frame
             number, self._at = number + 1, min(line_end + 1, end)
 

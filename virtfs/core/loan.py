@@ -103,7 +103,7 @@ def granted(virt: Virt, request: Request) -> bytes:
     """Return the answer to a request that succeeds."""
     answer = {"name": virt.name, "tap": virt.host.name, "address": virt.address.hex(":"), "mtu": virt.host.mtu}
     header = HEADER if request.header else 0
-    return json.dumps({**answer, **({"lend": True} if request.lend else {"vnet_hdr": header})}).encode()
+    return _message({**answer, **({"lend": True} if request.lend else {"vnet_hdr": header})})
 
 
 def about(unit: Unit, failure: OSError | MemoryError) -> VirtError:
@@ -114,7 +114,12 @@ def about(unit: Unit, failure: OSError | MemoryError) -> VirtError:
 
 def refusal(error: VirtError) -> bytes:
     """Return the answer to a request that fails."""
-    return json.dumps({"errno": error.errno, "error": error.strerror}).encode()
+    return _message({"errno": error.errno, "error": error.strerror})
+
+
+def _message(answer: dict[str, object]) -> bytes:
+    """Return an answer as JSON without blanks between its tokens, so that a program in C can search it for a key."""
+    return json.dumps(answer, separators=(",", ":")).encode()
 
 
 def check_rights(virt: Virt, uid: Uid, groups: Collection[Gid]) -> None:

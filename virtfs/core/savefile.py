@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from errno import EINVAL
 from typing import TypeVar
 
-from virtfs.core.errors import VirtError
+from virtfs.core.errors import VirtError, located
 from virtfs.core.savefile_pcap import Pcap
 from virtfs.core.savefile_pcapng import Pcapng
 from virtfs.core.savefile_records import Format
@@ -106,6 +106,15 @@ class Reader:
         if self._format:
             self._format.needed = 0
         return max(consumed, 0)
+
+    def about_last(self, error: VirtError) -> VirtError:
+        """Return an error of the frame that was returned last, with the file offset of its record.
+
+        Unlike with refuse(), the next records can still be read. An error of the reader itself stays as it is.
+        """
+        if self._broken or self._format is None:
+            return error
+        return located(error, f"byte {self._offset + self._format.taken}")
 
     def refuse(self, error: VirtError) -> VirtError:
         """Treat the record that was returned last as broken.

@@ -14,6 +14,7 @@ Modules:
     lifecycle        creates and destroys interfaces
     upopen           sets the host's end up or down when frame, hex or stream is opened or closed
     drops            emits the event drop
+    drop_checks      looks for frames that the kernel has dropped
     follow           applies what the kernel reports
     bridges          carries out the lines that create, change and destroy bridges
     bridge_registry  all bridges, looked up by name, and the data needed to release them

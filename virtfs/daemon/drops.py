@@ -25,7 +25,7 @@ class Drops:
     def add(self, frames: int) -> None:
         """Count dropped frames, and report them now or with the next event."""
         self._unreported += frames
-        if not self._reporting and not self._ended:
+        if self._unreported and not self._reporting and not self._ended:
             self._reporting = True
             self._start(self._report, name=f"{self._name}: reporting drops")
 

@@ -230,14 +230,15 @@ class Follower:
                     raise
         await self.refresh(interface)
 
-    async def refresh_all(self) -> None:
+    async def refresh_all(self, only_up: bool = False) -> None:
         """Update the drop counter of every tap, and the whole state of taps in other namespaces.
 
         In the daemon's own namespace, the kernel reports all changes except those to the drop counter.
+        only_up: whether to leave out interfaces that are down, which get no frames.
         """
         dropped, slices = await self._kernel.call(self._kernel.links.dropped), Slices()
         for interface in self._registry:
-            if interface.virt.lost:
+            if interface.virt.lost or (only_up and not interface.virt.host.up):
                 continue
             nsid, index = interface.place
             if nsid is None and index in dropped and interface.meter is None:

@@ -52,7 +52,7 @@ class Interface:
         found: the tap as it was when virtfs opened it.
         opening: applies the verbs upopen and carrier when `frame`, `hex` or `stream` is opened or closed.
         captures: the pcap files that show this interface.
-        drops: reports the frames that `wire` drops.
+        drops: reports the frames that `wire` and the kernel drop.
         events: publishes changes of the host's end.
         start: runs a task until the mount ends.
         """
@@ -82,6 +82,7 @@ class Interface:
         bridge: the name of the tap's bridge, or "" if the tap is in no bridge. None means that the state was not
         queried, but comes from a notification, which may be a part of the tap's deletion. In that case the known name
         stays if the master is unchanged.
+        The number of dropped frames never decreases: an outdated message has a lower one, or none.
         """
         if self.virt.lost:
             return
@@ -93,10 +94,11 @@ class Interface:
             bridge = before.bridge if link.master == self.master else ""
         self.master = link.master
         now = host_end(link, addresses, bridge)
-        now = replace(now, dropped=now.dropped - self.found.link.tx_dropped)
+        now = replace(now, dropped=max(before.dropped, now.dropped - self.found.link.tx_dropped))
         if now != before or (sure and self.doubtful):
             self.virt.set_host(now, sure=sure)
             self._report(before, now)
+            self._drops.add(now.dropped - before.dropped)
 
     @property
     def doubtful(self) -> bool:
@@ -120,8 +122,9 @@ class Interface:
         A lower number comes from an outdated reply of the kernel. It is ignored, because counters never decrease.
         """
         dropped = total - self.found.link.tx_dropped
-        if dropped > self.virt.host.dropped:
+        if (more := dropped - self.virt.host.dropped) > 0:
             self.virt.set_host(replace(self.virt.host, dropped=dropped), sure=False)
+            self._drops.add(more)
 
     def _report(self, before: HostEnd, now: HostEnd) -> None:
         name, emit = self.virt.name, self._events.emit
@@ -170,6 +173,7 @@ class Interface:
 
     async def stop(self) -> None:
         """End the interface. Blocked readers get ENXIO."""
+        self.wire.finish()
         self.virt.destroy()
         await self._end_captures()
         self.ports.history.end()

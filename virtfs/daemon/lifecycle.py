@@ -262,6 +262,15 @@ class Lifecycle:
 
         Removing a tap waits 16 ms for RCU in the kernel. reap() waits only once for many taps.
         """
+        if self._events.is_read and not interface.virt.lost:
+            try:
+                await self._follower.count(interface)
+            except OSError as refusal:
+                log.info("%s: cannot count the frames that were dropped: %s", interface.virt.name, refusal.strerror)
+        await self._retire(interface, keep)
+
+    async def _retire(self, interface: Interface, keep: bool) -> None:
+        """Retire an interface whose dropped frames have been counted."""
         virt = interface.virt
         for name in (virt.name, virt.tap):
             self._root.remove(name)
@@ -319,11 +328,16 @@ class Lifecycle:
         end: whether the mount ends. If so, taps with `persist` stay for the next mount. If not, the interface of
         virtfs shell --net stays, since nothing but a new shell could make it again.
         """
+        if self._events.is_read:
+            try:
+                await self._follower.refresh_all()
+            except OSError as refusal:
+                log.info("cannot count the frames that were dropped: %s", refusal.strerror)
         # Restoring a tap that virtfs found takes a long time, so restore such taps concurrently. No list of them stays
         # here, which would free all of them in one step at its end.
         await together(
             *(
-                partial(self.retire, interface, keep=end)
+                partial(self._retire, interface, keep=end)
                 for interface in self._registry
                 if end or interface.virt.origin is not Origin.SHELL
             )

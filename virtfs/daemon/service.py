@@ -25,6 +25,7 @@ from virtfs.daemon.cables import Cables
 from virtfs.daemon.changes import Changes
 from virtfs.daemon.commands import Commands
 from virtfs.daemon.diagnosis import Diagnosis, log_unexpected_end, on_signal
+from virtfs.daemon.drop_checks import DropChecks
 from virtfs.daemon.errors_by_user import ErrorsByUser
 from virtfs.daemon.failed_lines import FailedLines
 from virtfs.daemon.fifos import Fifos
@@ -105,6 +106,7 @@ class Daemon:
             kernel, self.registry, bridges, self.bridge_follower, bridge_texts, self.events, self.errors.report
         )
         self.follower = Follower(kernel, self.registry, self.bridge_follower, self.changes)
+        self._drop_checks = DropChecks(self.registry, self.follower, self.events)
         self.cables = Cables(self.events, tasks.start)
         self._garbage = Garbage()
         self.root = Directory(ROOT)
@@ -190,12 +192,13 @@ class Daemon:
         self.root.fix()
 
     def run_in(self, tasks: Tasks) -> None:
-        """Start the tasks that follow the kernel, check rx for readers, and refresh bridges.
+        """Start the tasks that follow the kernel, look for dropped frames, check rx for readers, and refresh bridges.
 
         They run until they are cancelled.
         """
         tasks.keep(self.follower.listen, name="listening to rtnetlink")
         tasks.keep(self.follower.clear_doubts, name="checking taps")
+        tasks.keep(self._drop_checks.run, name="looking for dropped frames")
         tasks.keep(self.fifos.run, name="checking rx for readers")
         tasks.keep(self.bridge_follower.follow, name="reading the state of bridges")
         tasks.keep(self._garbage.run, name="collecting garbage")

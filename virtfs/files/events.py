@@ -24,7 +24,7 @@ class Events(DeviceFile):
     changed: called after each event. start: starts a background task.
     """
 
-    __slots__ = ("_start", "_waking", "changed", "count", "ended", "lines")
+    __slots__ = ("_new_reader", "_start", "_waking", "changed", "count", "ended", "lines")
 
     def __init__(self, opens: Opens, changed: Callable[[], None], start: Start) -> None:
         super().__init__(ROOT, "events", opens, Rights.REPORT)
@@ -34,6 +34,7 @@ class Events(DeviceFile):
         self.changed = changed
         self._start = start
         self._waking = False  # whether the task that wakes the readers is running
+        self._new_reader = trio.Event()  # set by an open; replaced while a task waits for one
 
     def emit(self, what: Event, name: str, **keys: object) -> None:
         """Report an event to every reader.
@@ -81,7 +82,19 @@ class Events(DeviceFile):
             while any(isinstance(handle, EventsHandle) and not handle.ended for handle in self.opens):
                 await trio.sleep(GRACE / 50)
 
+    @property
+    def is_read(self) -> bool:
+        """Whether a program has the file open."""
+        return next(iter(self.opens), None) is not None
+
+    async def wait_for_reader(self) -> None:
+        """Wait until a program has the file open."""
+        while not self.is_read:
+            self._new_reader = trio.Event()
+            await self._new_reader.wait()
+
     def open(self, flags: int, user: User) -> "EventsHandle":
+        self._new_reader.set()
         return EventsHandle(self, user)
 
 

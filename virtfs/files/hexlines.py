@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from time import monotonic_ns
 
-from virtfs.core.errors import VirtError
+from virtfs.core.errors import VirtError, located
 from virtfs.core.hexlines import Lines, format_frame
 from virtfs.core.ids import User
 from virtfs.core.memory import Kind
@@ -126,7 +126,10 @@ class HexHandle(TextDeviceHandle):
             while True:
                 for frame in self._items:
                     if frame is not None:
-                        put(memoryview(frame))
+                        try:
+                            put(memoryview(frame))
+                        except VirtError as refusal:
+                            raise located(refusal, self._lines.where) from None
                     if monotonic_ns() > end:
                         return None
                 if self._fed == len(self._data):

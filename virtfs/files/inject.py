@@ -185,9 +185,7 @@ class InjectHandle(DeviceHandle):
             try:
                 wire.out.put(memoryview(record.frame))
             except VirtError as refusal:  # `strict` is set and the frame was dropped, or the tap has vanished
-                self._report(refusal)
-                self._consume_last()
-                raise
+                raise self._refused(refusal) from None
             if now > end:
                 return False
 
@@ -205,10 +203,8 @@ class InjectHandle(DeviceHandle):
         """Send whole groups of frames until at least BURST frames are sent. Return whether all groups are sent."""
         try:
             sent = wire.out.put_all(groups, self._rows, BURST)
-        except VirtError as error:
-            self._report(error)
-            self._consume_last()
-            raise
+        except VirtError as refusal:
+            raise self._refused(refusal) from None
         self._frames += sent
         return sent < BURST
 
@@ -218,6 +214,16 @@ class InjectHandle(DeviceHandle):
         except VirtError as error:
             self._report(error)
             raise
+
+    def _refused(self, refusal: VirtError) -> VirtError:
+        """Report an error of the last frame, or of the file. Return the error of the write.
+
+        The next write goes on after this frame.
+        """
+        refusal = self._reader.about_last(refusal)
+        self._report(refusal)
+        self._consume_last()
+        return refusal
 
     def _consume_last(self) -> None:
         """Mark the last frame as consumed by advancing the reader. The next frame stays in the reader, unconsumed."""

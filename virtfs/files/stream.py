@@ -34,7 +34,7 @@ class Stream(DeviceFile):
 class StreamHandle(DeviceHandle):
     """One open of stream. It keeps the unread rest of a record, and the beginning of a partly written record."""
 
-    __slots__ = ("_file", "_flags", "_frames", "_input", "_left", "_reader", "_taken", "_unread", "_writer")
+    __slots__ = ("_begin", "_file", "_flags", "_frames", "_input", "_left", "_reader", "_taken", "_unread", "_writer")
 
     def __init__(self, file: Stream, user: User, flags: int) -> None:
         super().__init__(file, user, file.frame.waiters)
@@ -49,6 +49,7 @@ class StreamHandle(DeviceHandle):
         # The unsent rest of the waiting write, and the number of bytes taken from this write so far.
         self._left = memoryview(b"")
         self._taken = 0
+        self._begin = 0  # the position in the stream where this write began
 
     def read(self, room: memoryview, size: int) -> int | None:
         length, frames = self._reader.read(room, size)
@@ -56,7 +57,7 @@ class StreamHandle(DeviceHandle):
         return length or None
 
     def write(self, data: memoryview) -> int | None:
-        self._taken = 0
+        self._taken, self._begin = 0, self._writer.position
         taken = self._send(data)
         if taken == len(data):
             return taken
@@ -85,7 +86,7 @@ class StreamHandle(DeviceHandle):
             if taken == len(data) and self._input.size != self._writer.unfinished():
                 self._input.resize(self._writer.unfinished())
         except VirtError as error:
-            self._writer.forget()
+            self._writer.begin_again(self._begin)
             self._left = memoryview(b"")
             self._input.release()
             self._report(error)

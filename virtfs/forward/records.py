@@ -7,7 +7,7 @@ from os import readv, write
 from typing import Protocol
 
 from virtfs.core.compiled import compiled
-from virtfs.core.errors import VirtError
+from virtfs.core.errors import VirtError, located
 from virtfs.core.framequeue import Copy
 from virtfs.core.framestream import FRAME_MAX, PREFIX, Records
 from virtfs.core.memory import Hold
@@ -135,9 +135,15 @@ class RecordWriter:
         """Return how many bytes of an incomplete record have arrived; 0 if there is none."""
         return self._records.unfinished()
 
-    def forget(self) -> None:
-        """Drop the unfinished record."""
+    @property
+    def position(self) -> int:
+        """The number of bytes of the stream so far."""
+        return self._records.position
+
+    def begin_again(self, position: int) -> None:
+        """Drop the unfinished record, because a write has failed. position: the `position` before that write."""
         self._records.forget()
+        self._records.offset = position
 
     def write(self, data: memoryview) -> int:
         """Send the frames of the records that `data` completes. Return the number of bytes used.
@@ -145,14 +151,17 @@ class RecordWriter:
         One call completes the unfinished record, if any, and then sends at most MOST more frames. If the result is
         less than the length of the data, call again with the rest.
         data: must be writable, because the virtio_net_hdr of a frame overwrites the bytes before the frame.
-        VirtError EINVAL: a record has a length that no frame can have; the frames before it have been sent. Other
-        errors are those of Outward.put.
+        VirtError EINVAL: a record has a length that no frame can have. Other errors are those of Outward.put. The
+        frames before the record have been sent. The message gives the record's offset in the stream.
         """
         records = self._records
         frame, at = records.first(data)
         if frame is not None:
             self.frames += 1
-            self._out.put(memoryview(frame))
+            try:
+                self._out.put(memoryview(frame))
+            except VirtError as refusal:
+                raise located(refusal, f"byte {records.offset - PREFIX.size - len(frame)}") from None
         if records.unfinished():
             return at
         begin, at = at, self._send(data, at)
@@ -168,7 +177,7 @@ class RecordWriter:
 
         Stop at an incomplete or invalid record, or after `MOST` frames.
         """
-        out, end = self._out, len(data)
+        out, end, first = self._out, len(data), at
         shortest, longest = out.bounds()
         sent = others = size = 0
         try:
@@ -190,6 +199,8 @@ class RecordWriter:
                     out.refused(OSError(error, os.strerror(error)), length)
                 else:
                     out.put(data[begin:stop])
+        except VirtError as refusal:
+            raise located(refusal, f"byte {self._records.offset + begin - PREFIX.size - first}") from None
         finally:
             out.count(sent, size)
             self.frames += sent + others

@@ -11,7 +11,7 @@ an impairment. Frames that are read ahead wait in a second queue of the same len
 get their frames from `recorder`.
 
 Frames that arrive in the tap while the interface has no reader count as dropped, as on a closed tap(4). `settle` counts
-them at the next open, and when the counters are read.
+them at the next open, when the counters are read, and once a second while a program reads `events`.
 """
 
 import errno
@@ -256,6 +256,11 @@ class Wire:
             else:
                 # The cable, or the program that has the tap, takes all frames, so there is no backlog.
                 self.lose(self._kept.trim(0))
+
+    def finish(self) -> None:
+        """Drop the frames that wait, and count them, because the interface is about to be destroyed."""
+        if not self.virt.lost:
+            self._empty()
 
     def opened(self, coming: bool = False) -> None:
         """Count a new reader. The first reader gets the backlog and all frames from now on.

@@ -16,6 +16,7 @@ from typing import Protocol
 from virtfs.core.compiled import compiled
 from virtfs.core.counters import Counts
 from virtfs.core.errors import VirtError
+from virtfs.core.framestream import FRAME_MAX
 from virtfs.core.savefile import Group, Run, Spans
 from virtfs.core.virt import Virt
 from virtfs.forward.frame_runs import Rows
@@ -292,7 +293,9 @@ class Outward:
             sentence = f"a frame of {length} bytes is too short: the minimum is {self._shortest}"
         else:
             counters.tx_oversize += 1
-            sentence = f"a frame of {length} bytes is too long: the maximum is {self._longest}"
+            # The kernel may have cut a write that is longer than any frame (fuse/split_calls.py).
+            size = f"{length} bytes" if length <= FRAME_MAX else f"more than {FRAME_MAX} bytes"
+            sentence = f"a frame of {size} is too long: the maximum is {self._longest}"
         if virt.strict:
             raise VirtError(errno.EMSGSIZE, sentence)
 

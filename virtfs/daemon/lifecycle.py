@@ -97,6 +97,7 @@ class Lifecycle:
         self._root = root
         self._pcap = pcap
         self._limits = limits
+        self.new_queue = limits.new_queue
         self._lock = lock
         self._report = report
         self._garbage = garbage
@@ -180,7 +181,7 @@ class Lifecycle:
         self._garbage.grown(FILES)
 
     async def _open(self, unit: Unit, netns: str) -> tuple[Tap, Found]:
-        return await self._kernel.call(open_tap, self._kernel.open_tap, self._kernel.links, unit, netns)
+        return await self._kernel.call(open_tap, self._kernel.open_tap, self._kernel.links, unit, netns, self.new_queue)
 
     async def _lowest(self) -> tuple[Unit, Tap, Found]:
         """Make the tap of the lowest unit that neither a virt nor an interface of the host uses."""

@@ -263,7 +263,7 @@ class LineRunner:
             attached = not interface.tap.made
             try:
                 if attached and interface.virt.origin is Origin.MADE:
-                    await self._verbs.renew(interface, actions)
+                    await self._verbs.renew(interface, actions, self._lifecycle.new_queue)
                 await self._verbs.carry_out(interface, move_first(actions))
             except BaseException:
                 await self._lifecycle.destroy(interface, keep=attached)

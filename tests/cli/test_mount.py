@@ -250,6 +250,27 @@ def test_a_system_that_lacks_something_is_told_what(directory: Path, change: str
     assert done.returncode == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["mount", "-o", "remount,ro", "{}"], 'cannot read the current options of "{}"'),
+        (["ctl", "-d", "{}", "create 3"], '"{}/ctl"'),
+        (["exec", "{}/virt3", "--", "true"], 'exec: "{}/virt3"'),
+        (["exec", "virt99", "--", "true"], 'exec: "{}"'),
+    ],
+)
+def test_a_mount_whose_server_was_killed_is_to_be_mounted_again(
+    directory: Path, arguments: list[str], sentence: str
+) -> None:
+    with serving(directory) as server:
+        server.process.kill()
+        server.process.wait()
+        done = run([*VIRTFS, *(word.replace("{}", str(directory)) for word in arguments)])
+        remedy = "the server was killed: mount again with the same options"
+        said = f"{sentence.replace('{}', str(directory))}: Transport endpoint is not connected: {remedy}"
+        assert (done.returncode, done.stderr) == (1, f"virtfs: {said}\n")
+
+
 def test_an_ordinary_user_is_told_of_the_shell() -> None:
     """Access to a directory of root's or to /dev/fuse would not help, so the message does not ask for it."""
     for user, directory in (

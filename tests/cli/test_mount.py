@@ -157,8 +157,8 @@ def test_a_state_that_cannot_be_saved_is_told_when_it_mounts(directory: Path, tm
     ("signal_name", "status", "told"),
     [
         ("INT", 130, 'virtfs: interrupted: the mount at "{directory}" was given up before it was ready\n'),
-        ("TERM", 143, "Terminated\n"),  # the shell says so
-        ("KILL", 137, "Killed\n"),
+        ("TERM", 143, ""),
+        ("KILL", 137, ""),
     ],
 )
 def test_a_mount_command_that_is_interrupted_takes_its_server_along(
@@ -183,7 +183,9 @@ def test_a_mount_command_that_is_interrupted_takes_its_server_along(
         str(log),
         signal_name,
     )
-    assert (done.returncode, done.stderr) == (0, told.format(directory=directory))
+    assert done.returncode == 0, (done.stdout, done.stderr, log.read_text())
+    ours = [line for line in done.stderr.splitlines(True) if "virtfs" in line]  # the shell may add that it was killed
+    assert "".join(ours) == told.format(directory=directory)
     first, *links = done.stdout.splitlines()
     assert first == f"status {status}"
     assert [line.split()[0] for line in links] == ["lo"]

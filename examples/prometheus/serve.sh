@@ -1,7 +1,8 @@
 #!/bin/sh
 # Answers one HTTP request on standard input with the metrics of a mount, for Prometheus. It needs no root.
+# Do not start socat in the mount: a shell looks at its working directory first, and hangs if the server is stopped.
 #
-#   socat TCP-LISTEN:9917,bind=127.0.0.1,reuseaddr,fork EXEC:'examples/prometheus/serve.sh /mnt/virt'
+#   cd / && socat TCP-LISTEN:9917,bind=127.0.0.1,reuseaddr,fork EXEC:"$OLDPWD/examples/prometheus/serve.sh /mnt/virt"
 #   curl -s http://127.0.0.1:9917/metrics
 mount=${1:-/mnt/virt}
 while read -r line && [ "${#line}" -gt 1 ]; do :; done # the request ends with an empty line, which is a carriage return

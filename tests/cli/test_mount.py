@@ -153,6 +153,49 @@ def test_a_state_that_cannot_be_saved_is_told_when_it_mounts(directory: Path, tm
     assert f" NOT SAVED: {said}" in done.stdout.splitlines()
 
 
+@pytest.mark.parametrize(
+    ("signal_name", "status", "told"),
+    [
+        ("INT", 130, 'virtfs: interrupted: the mount at "{directory}" was given up before it was ready\n'),
+        ("TERM", 143, ""),
+        ("KILL", 137, ""),
+    ],
+)
+def test_a_mount_command_that_is_interrupted_takes_its_server_along(
+    directory: Path, tmp_path: Path, signal_name: str, status: int, told: str
+) -> None:
+    """The state file keeps all its lines, also those that were not yet replayed."""
+    text = "".join(f"create {n} up\n" for n in range(600))
+    state, log = tmp_path / "state", tmp_path / "log"
+    state.write_text(text)
+    done = script(
+        """
+        env --default-signal=INT $virtfs mount -o state="$2",log="$3" "$1" &
+        until ip link show tap5 >/dev/null 2>&1; do sleep 0.02; done
+        kill -$4 $!
+        wait $! || echo status $?
+        while ps -C python,python3 -o pid= >/dev/null; do sleep 0.02; done
+        ip -br link
+        ! grep -F virtfs /proc/self/mountinfo
+        """,
+        str(directory),
+        str(state),
+        str(log),
+        signal_name,
+    )
+    assert done.returncode == 0, (done.stdout, done.stderr, log.read_text())
+    ours = [line for line in done.stderr.splitlines(True) if "virtfs" in line]  # the shell may add that it was killed
+    assert "".join(ours) == told.format(directory=directory)
+    first, *links = done.stdout.splitlines()
+    assert first == f"status {status}"
+    assert [line.split()[0] for line in links] == ["lo"]
+    assert state.read_text() == text
+    said = log.read_text()
+    assert f'WARNING virtfs.cli.mount: the mount at "{directory}" was ended before it was ready\n' in said
+    assert "Traceback" not in said
+    assert "is mounted" not in said
+
+
 def test_a_second_mount_is_refused_and_a_dead_one_is_cleaned(directory: Path) -> None:
     with serving(directory) as server:
         refused = run([*VIRTFS, "mount", str(directory)])
@@ -207,6 +250,27 @@ def test_a_system_that_lacks_something_is_told_what(directory: Path, change: str
     done = script(change + '; $virtfs mount "$1"', str(directory))
     assert done.stderr.startswith(f"virtfs: {sentence}")
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["mount", "-o", "remount,ro", "{}"], 'cannot read the current options of "{}"'),
+        (["ctl", "-d", "{}", "create 3"], '"{}/ctl"'),
+        (["exec", "{}/virt3", "--", "true"], 'exec: "{}/virt3"'),
+        (["exec", "virt99", "--", "true"], 'exec: "{}"'),
+    ],
+)
+def test_a_mount_whose_server_was_killed_is_to_be_mounted_again(
+    directory: Path, arguments: list[str], sentence: str
+) -> None:
+    with serving(directory) as server:
+        server.process.kill()
+        server.process.wait()
+        done = run([*VIRTFS, *(word.replace("{}", str(directory)) for word in arguments)])
+        remedy = "the server was killed: mount again with the same options"
+        said = f"{sentence.replace('{}', str(directory))}: Transport endpoint is not connected: {remedy}"
+        assert (done.returncode, done.stderr) == (1, f"virtfs: {said}\n")
 
 
 def test_an_ordinary_user_is_told_of_the_shell() -> None:

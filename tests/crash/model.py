@@ -149,7 +149,9 @@ def of_ctl(text: str) -> tuple[Model, set[str]]:
         first, _, rest = line.partition(" ")
         if line.startswith("# made: "):
             made = set(line.removeprefix("# made: ").split())
-        elif line.startswith("# adopted: ") or (line.startswith("# virt") and line.endswith("open clone")):
+        elif line.startswith(("# adopted: ", "# found: ")) or (
+            line.startswith("# virt") and line.endswith("open clone")
+        ):
             continue
         elif first == "create":
             name, _, verbs = rest.partition(" ")

@@ -41,6 +41,18 @@ def recipes() -> list[str]:
     return [block.replace(r"\e", "\\") for block in blocks]
 
 
+def test_who_loses_an_interface_loses_also_what_children_inherited() -> None:
+    """A user's shell has opened the capture, and its child goes on with the descriptor after the shell is killed."""
+    (recipe,) = [recipe for recipe in recipes() if "owner root mode 600" in recipe]
+    with touring() as shell:
+        shell.run("exec 2>&1; echo create 3 up owner nobody >ctl", 0)
+        shell.run("setpriv --reuid nobody --clear-groups sh -c 'exec <virt3/pcap; sleep 1000; :' &", 0)
+        shell.run("until pgrep -P $! -x sleep >/dev/null; do sleep 0.02; done", 0)
+        assert shell.run("tail -n +2 virt3/clients | wc -l", 1) == "1\n"
+        shell.run(recipe, 0)
+        assert shell.run("tail -n +2 virt3/clients | wc -l", 1) == "0\n"
+
+
 def test_each_recipe_works() -> None:
     unused = dict(PRINTS)
     with touring() as shell:

@@ -26,8 +26,8 @@ from virtfs.core.pcapng_sieve import Sieve
 from virtfs.core.quoting import encode, one_line, quoted, word
 from virtfs.core.savefile import Reader, Run, Spans
 from virtfs.core.script import Script
+from virtfs.daemon.earlier import earlier
 from virtfs.daemon.failed_lines import replayable
-from virtfs.daemon.statefile import made_before
 from virtfs.files.tunioctl import TunIoctls
 from virtfs.fuse import mounttable
 from virtfs.host import netlink_attributes
@@ -183,7 +183,7 @@ def quoting(data: bytes) -> None:
 def state_file(data: bytes) -> None:
     """A state file, up to the commands."""
     text = to_text(data)
-    made_before(text)
+    earlier(text)
     for line in text.splitlines():
         with may_refuse():
             grammar.parse(replayable(line))

@@ -170,6 +170,24 @@ def test_the_largest_queue_backlog_and_history(alone: Alone) -> None:
     assert mount.units() == ["virt1"]
 
 
+def test_a_new_interface_has_no_longer_queue_than_allowed(alone: Alone) -> None:
+    mount = alone("max_queue=100")
+    mount.ctl("create 1\ncreate 2 queue 99")
+    assert [mount.read(f"virt{n}/queue") for n in (1, 2)] == ["100", "99"]
+    assert " queue 100" in mount.read("virt1/ctl"), "another mount may allow more"
+    mount.write("virt1/queue", mount.read("virt1/queue"))
+
+
+def test_an_owner_is_told_of_the_limit_that_no_memory_lifts(alone: Alone) -> None:
+    mount = alone("max_queue=100,max_user_memory=1M")
+    mount.ctl("create 1 owner 4001")
+    owner = mount.process(4001)
+    with fails(errno.ERANGE):
+        owner.open("virt1/queue", os.O_WRONLY).write("5000")
+    limit = "virt1/queue: this mount allows at most 100 (mount option max_queue), not 5000\n"
+    assert owner.open("last_error", os.O_RDONLY).read().decode() == limit
+
+
 def test_poll_sees_the_mounts_end(alone: Alone) -> None:
     mount = alone()
     mount.ctl("create 1 up")

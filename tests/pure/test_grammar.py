@@ -171,7 +171,14 @@ def any_bridge(name: str) -> str:
         ("virt3 mtu 1400 -down", 'unknown verb "-down": did you mean "up"? The file help lists the verbs'),
         ("bridge0 -up", 'unknown verb "-up": did you mean "down"? The file help lists the verbs'),
         ("bridge0 -static tap3", 'unknown verb "-static": did you mean "deladdr"? The file help lists the verbs'),
-        ("virt3 -mtu", 'unknown verb "-mtu": mtu has no opposite; the file help lists the verbs'),
+        ("virt3 -mtu", 'unknown verb "-mtu": mtu has no opposite: "mtu 1500" sets the default'),
+        (
+            "virt3 -filter -description",
+            'unknown verb "-description": description has no opposite: '
+            '"description" with nothing after it sets the default',
+        ),
+        ("virt3 -mode", 'unknown verb "-mode": mode has no opposite; the file help lists the verbs'),
+        ("bridge0 -timeout", 'unknown verb "-timeout": timeout has no opposite: "timeout 1200" sets the default'),
         ("virt3 strict on", 'unknown verb "on": strict has no value: write strict or -strict'),
         ("create 3 up -strict yes", 'unknown verb "yes": -strict has no value: write strict or -strict'),
         ("virt3 up 1", 'unknown verb "1": up has no value: write up or down'),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Uid
-from virtfs.core.memory import SHARES, Hold, Kind, Memory
+from virtfs.core.memory import PARTED, SHARES, Hold, Kind, Memory
 
 ROOT, ALICE, BOB = Uid(0), Uid(1000), Uid(1001)
 MAN = Path(__file__).parents[2] / "man/virtfs.5"
@@ -70,6 +70,26 @@ def test_a_hold_follows_its_payer() -> None:
     assert (ALICE in memory.users, memory.users[BOB].used) == (False, 600)
     hold.release()
     assert memory.users == {}
+
+
+def test_who_was_refused_is_still_named_when_all_is_given_back() -> None:
+    """An alert about refusals comes minutes later, when the program at the limit may have ended."""
+    memory = Memory(80_000, 1000)
+    hold, other = memory.hold(Kind.OPENS, ALICE), memory.hold(Kind.OPENS, BOB)
+    other.resize(500)
+    other.release()
+    for _ in range(2):
+        assert fills(hold, 400) == 800
+        hold.release()
+    assert memory.text().splitlines()[2:] == ["1000 opens 0 800 2"], "and nobody else"
+    with pytest.raises(VirtError):
+        memory.hold(Kind.INPUT, BOB).resize(2000)
+    assert memory.text().splitlines()[3:] == ["1000 opens 0 800 2", "1001 input 0 0 1"]
+    for uid in range(2000, 2000 + PARTED):
+        with pytest.raises(VirtError):
+            memory.hold(Kind.INPUT, Uid(uid)).resize(2000)
+    named = {int(line.split()[0]) for line in memory.text().splitlines() if line[0].isdigit()}
+    assert named == set(range(2000, 2000 + PARTED)), "their number is bounded"
 
 
 @pytest.mark.parametrize("size", [1, 100, 10_000, 1_000_000])

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from virtfs.cli.notify import not_the_service
 from virtfs.cli.signals import start_afresh
 from virtfs.core.errors import VirtError
+from virtfs.host.processes import end_with, outlive_parent
 
 Ready = Callable[[], None]
 _READY = b"\0"  # sent by the child once it is ready; an error message never begins with this byte
@@ -21,16 +23,25 @@ def spawn(run: Callable[[Ready], int]) -> int:
 
     The child leads a new session without a terminal, in the directory /. Its only open descriptors are 0 to 2, on
     /dev/null. Call this before starting threads. VirtError: the error that `run` raised before it called ready().
+
+    If this process ends before the child is ready, the child gets SIGTERM, since nobody knows of it. After Ctrl-C, this
+    function waits until the child has ended, and raises KeyboardInterrupt.
     """
+    parent = os.getpid()
     hearing, telling = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     if (child := os.fork()) == 0:
         os.close(hearing)
-        _child(run, telling)
+        _child(run, telling, parent)
     os.close(telling)
-    with open(hearing, "rb") as pipe:
-        said = pipe.read()
+    try:
+        with open(hearing, "rb") as pipe:
+            said = pipe.read()
+    except KeyboardInterrupt:
+        os.kill(child, signal.SIGTERM)
+        os.waitpid(child, 0)
+        raise
     if said == _READY:
         return child
     os.waitpid(child, 0)
@@ -40,7 +51,7 @@ def spawn(run: Callable[[Ready], int]) -> int:
     raise VirtError(int(number), sentence)
 
 
-def _child(run: Callable[[Ready], int], telling: int) -> None:
+def _child(run: Callable[[Ready], int], telling: int, parent: int) -> None:
     """Call `run` in the forked child, then exit with its result. This function never returns."""
     status = 1
 
@@ -51,9 +62,17 @@ def _child(run: Callable[[Ready], int], telling: int) -> None:
             os.close(telling)
             telling = -1
 
+    def ready() -> None:
+        outlive_parent()
+        try:
+            tell(_READY)
+        except BrokenPipeError:  # the parent ended just before
+            os.kill(os.getpid(), signal.SIGTERM)
+
     try:
         os.setsid()
         start_afresh()
+        end_with(parent, signal.SIGTERM)
         not_the_service()
         os.chdir("/")
         null = os.open(os.devnull, os.O_RDWR)
@@ -61,7 +80,7 @@ def _child(run: Callable[[Ready], int], telling: int) -> None:
             os.dup2(null, standard)
         os.closerange(3, telling)
         os.closerange(telling + 1, os.sysconf("SC_OPEN_MAX"))
-        status = run(lambda: tell(_READY))
+        status = run(ready)
     except VirtError as e:
         tell(f"{e.errno} {e.strerror}".encode())
     except BaseException as e:
@@ -69,4 +88,4 @@ def _child(run: Callable[[Ready], int], telling: int) -> None:
         reason = "".join(traceback.format_exception_only(e)).strip().splitlines()[-1]
         tell(f"{errno.EIO} {reason}".encode())
     finally:
-        os._exit(status)
+        os._exit(status)  # also if there is no parent that could be told

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from virtfs.cli.device_nodes import TUN, check_devices
-from virtfs.cli.surroundings import complain
+from virtfs.cli.surroundings import complain, sentence_of
 from virtfs.cli.unstarted import refusal as refused
 from virtfs.client.native import connect
 from virtfs.core.errors import VirtError
@@ -88,11 +88,23 @@ def find(interface: str) -> Path:
 
         raise VirtError(errno.ENXIO, f"exec: {no_mount()}")
     if not having:
+        for directory in all_mounts:
+            _check_alive(directory)
         raise VirtError(errno.ENXIO, f"exec: no virtfs mount has {name}")
     return _checked(Path(having[0], name))
 
 
+def _check_alive(path: str | Path) -> None:
+    """Raise VirtError ENOTCONN with the remedy if a path is in a mount whose server was killed."""
+    try:
+        os.stat(path)
+    except OSError as e:
+        if e.errno == errno.ENOTCONN:
+            raise VirtError(errno.ENOTCONN, f"exec: {sentence_of(e)}") from None
+
+
 def _checked(directory: Path) -> Path:
+    _check_alive(directory)
     if not os.path.lexists(directory / "fd"):
         raise VirtError(errno.ENXIO, f'exec: "{directory}" is not the directory of an interface')
     return directory

@@ -62,7 +62,11 @@ def mount(
             notify("READY=1", f"STATUS=Serving {path}")
 
         return serve_here(path, options, now_ready, foreground=True)
-    server = spawn(lambda ready: serve_here(path, options, ready, foreground=False))
+    try:
+        server = spawn(lambda ready: serve_here(path, options, ready, foreground=False))
+    except KeyboardInterrupt:
+        complain(program, f'interrupted: the mount at "{path}" was given up before it was ready')
+        raise
     _warn(program, hidden)
     _warn(program, unseen(path, server))
     if options.state:
@@ -148,4 +152,8 @@ def _serve(path: str, options: MountOptions, ready: Ready, foreground: bool) -> 
             raise VirtError(errno.EAGAIN, f'cannot mount at "{path}": {sentence}') from None
         log.exception('the server of "%s" failed', path)
         raise VirtError(errno.EIO, f'the server of "{path}" failed: {type(e).__name__}: {e}') from None
+    if not answers and not foreground:
+        sentence = f'the mount at "{path}" was ended before it was ready'
+        log.warning("%s", sentence)
+        raise VirtError(errno.EINTR, sentence)
     return 0

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from virtfs.cli.options import MountOptions, parse
+from virtfs.cli.shell_mark import remedy
 from virtfs.core.errors import VirtError
 from virtfs.fuse.hanging import unless_stopped
 from virtfs.fuse.mount import change_flags
@@ -88,4 +89,6 @@ def _refuse_changes(mount: Mounted, options: MountOptions) -> None:
 
 
 def _unreadable(directory: str, error: OSError) -> VirtError:
-    return VirtError(error.errno or errno.EIO, f'cannot read the current options of "{directory}": {error.strerror}')
+    why = f": {remedy(directory)}" if error.errno == errno.ENOTCONN else ""
+    sentence = f'cannot read the current options of "{directory}": {error.strerror}{why}'
+    return VirtError(error.errno or errno.EIO, sentence)

@@ -54,7 +54,7 @@ EVENTS: Final[dict[Event, Meaning]] = {
     "disconnect": Meaning("the connection of a cable's socket ended", ("socket", "errno")),
     "drop": Meaning("frames from the host were dropped, and counted in rx_dropped", ("frames",)),
     "mark": Meaning("a user has marked this moment", ("text",)),
-    "warning": Meaning("the end of a bridge has lost addresses, or the bridge stays", ("text",)),
+    "warning": Meaning("a tap or bridge existed before, or a bridge has lost addresses or stays", ("text",)),
     "unsaved": Meaning("the state file could not be written", ("errno",)),
     "saved": Meaning("the state file is complete again"),
     "retry": Meaning("the failed lines of the state file were run again", ("done", "failed")),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from errno import E2BIG, EINVAL
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from virtfs.core import verbs
 from virtfs.core.arguments import Argument, take_impairments
@@ -41,6 +41,24 @@ _LIKE_A_UNIT = re.compile(r"[-+]?[0-9]|virt|tap(?:[0-9]|$)")
 # Usual words for taking something away, which are near to no word of ctl.
 _REMOVING = ("remove", "rm", "del", "delete", "-add", "-bridge")
 _OPPOSITES = {"up": "down", "down": "up", "add": "delete", "delete": "add", "static": "deladdr", "deladdr": "static"}
+# What undoes a verb that has no opposite: the line that sets the default. "description" has no argument then.
+DEFAULTS: Final[dict[tuple[Noun, str], str]] = {
+    (VIRT, "mtu"): "mtu 1500",
+    (VIRT, "owner"): "owner root",
+    (VIRT, "group"): "group root",
+    (VIRT, "backlog"): "backlog 0",
+    (VIRT, "carrier"): "carrier always",
+    (VIRT, "exclusive"): "exclusive read",
+    (VIRT, "pace"): "pace 0",
+    (VIRT, "description"): "description",
+    (BRIDGE, "maxaddr"): "maxaddr 100",
+    (BRIDGE, "timeout"): "timeout 1200",
+    (BRIDGE, "maxage"): "maxage 20",
+    (BRIDGE, "fwddelay"): "fwddelay 15",
+    (BRIDGE, "hellotime"): "hellotime 2",
+    (BRIDGE, "priority"): "priority 32768",
+    (BRIDGE, "groupfwd"): "groupfwd 0",
+}
 _TRUTHS = ("on", "off", "yes", "no", "true", "false", "1", "0")
 _SIMILAR = 0.7  # from 0 to 1; a letter that is missing or wrong in a word of five gives 0.8 or more
 
@@ -362,6 +380,9 @@ def _hint_of_verb(noun: Noun, word: str, words: Words, actions: Sequence[Action]
         opposite = verbs.find(noun, _OPPOSITES.get(meant.name, ""))
         if opposite:
             return f": did you mean {quoted(opposite.name)}? The file help lists the verbs"
+        if (default := DEFAULTS.get((noun, meant.name))) is not None:
+            empty = " with nothing after it" if default == meant.name else ""
+            return f": {meant.name} has no opposite: {quoted(default)}{empty} sets the default"
         return f": {meant.name} has no opposite; the file help lists the verbs"
     last = verbs.known(noun, actions[-1].verb) if actions else None
     if word.lower() in _TRUTHS and last is not None and not last.arguments:

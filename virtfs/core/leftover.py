@@ -21,10 +21,10 @@ from virtfs.core.virt import QUEUE, Virt
 _PARAMETERS: Final = ("maxaddr", "timeout", "maxage", "fwddelay", "hellotime", "priority", "groupfwd", "up", "stp")
 
 
-def virt_before(now: Virt, actions: tuple[Action, ...]) -> Virt:
+def virt_before(now: Virt, actions: tuple[Action, ...], queue: int = QUEUE) -> Virt:
     """Return the state that an interface must be reset to before its line of the state file is replayed.
 
-    now: the state of the interface as it was found. actions: the verbs of its line.
+    now: the state of the interface as it was found. actions: the verbs of its line. queue: that of a new interface.
     """
     host, said = now.host, {action.verb for action in actions}
     addresses = _arguments(actions, "inet", "inet6")
@@ -34,7 +34,7 @@ def virt_before(now: Virt, actions: tuple[Action, ...]) -> Virt:
         host=replace(
             host,
             mtu=host.mtu if "mtu" in said else MTU_DEFAULT,
-            queue=host.queue if "queue" in said else QUEUE,
+            queue=host.queue if "queue" in said else queue,
             promisc=host.promisc and "promisc" in said,
             addresses=tuple(address for address in host.addresses if address in addresses),
             bridge=host.bridge if host.bridge in _arguments(actions, "bridge") else "",

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from virtfs.core.virt import QUEUE
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -24,6 +26,11 @@ class Limits:
     capture: int = 8 << 20
     memory: int = 192 << 20
     user_memory: int = 64 << 20
+
+    @property
+    def new_queue(self) -> int:
+        """The queue of a new interface, in frames."""
+        return min(QUEUE, self.queue)
 
     def consistent(self) -> "Limits":
         """Return the limits, with `user_memory` lowered to `memory`, which no user can exceed."""

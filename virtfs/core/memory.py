@@ -34,6 +34,7 @@ ROOT = Uid(0)
 _USUAL = Limits()
 OPEN = 4096  # bytes charged for an open file: its objects, one waiting read or write, and a poller
 REQUEST = 1024  # bytes charged for each further waiting request, and for each message that waits for libfuse
+PARTED = 64  # maximum number of users who hold nothing and whose refusals are remembered
 NAME = 96  # bytes charged for each name in an open directory
 
 
@@ -108,14 +109,16 @@ class Account:
     upto: for each level, the bytes in use at that level and below.
     most: for each level, the limit on `upto`.
     others: as `most`, but for requests of users other than root. Used only by the account of all users together.
+    refused: whether a request was refused.
     """
 
-    __slots__ = ("kinds", "limit", "most", "others", "upto")
+    __slots__ = ("kinds", "limit", "most", "others", "refused", "upto")
 
     def __init__(self, limit: int, kinds: Iterable[Kind] = ()) -> None:
         self.limit = limit
         self.kinds = {kind: Usage() for kind in kinds}
         self.upto = [0] * len(SHARES)
+        self.refused = False
         self.most, self.others = _shares(limit)
 
     @property
@@ -140,6 +143,11 @@ class Account:
         for level in range(kind.level, len(SHARES)):
             self.upto[level] += size
 
+    def refuse(self, kind: Kind) -> None:
+        """Count a refusal."""
+        self.usage(kind).refused += 1
+        self.refused = True
+
     def usage(self, kind: Kind) -> Usage:
         """Return the usage of a kind."""
         return self.kinds.setdefault(kind, Usage())
@@ -156,6 +164,9 @@ class Memory:
         self.all = Account(total, _KINDS)
         self.each = each
         self.users: dict[Uid, Account] = {}
+        # The accounts of users who hold nothing now and were refused something, the latest last. Without them, nothing
+        # would tell who was at the limit once the programs of this user have ended.
+        self._parted: dict[Uid, Account] = {}
         self._newcomer = Account(each)
 
     def hold(self, kind: Kind, uid: Uid | Callable[[], Uid] = ROOT) -> "Hold":
@@ -173,9 +184,17 @@ class Memory:
 
     def refuse(self, kind: Kind, uid: Uid) -> None:
         """Count a refusal."""
-        self.all.kinds[kind].refused += 1
-        if uid in self.users:
-            self.users[uid].usage(kind).refused += 1
+        self.all.refuse(kind)
+        user = self.users.get(uid)
+        if user is None:
+            user = self._parted.pop(uid, None) or Account(self.each)
+            self._part(uid, user)
+        user.refuse(kind)
+
+    def _part(self, uid: Uid, user: Account) -> None:
+        self._parted[uid] = user
+        if len(self._parted) > PARTED:
+            del self._parted[next(iter(self._parted))]
 
     def check(self, kind: Kind, uid: Uid, size: int) -> None:
         """Raise VirtError ENOBUFS if `size` more bytes of a kind would exceed a limit. Count this as a refusal."""
@@ -196,10 +215,13 @@ class Memory:
         self.all.add(kind, size)
         user = self.users.get(uid)
         if user is None:
-            user = self.users[uid] = Account(self.each)
+            known = self._parted.pop(uid, None) if self._parted else None
+            user = self.users[uid] = known or Account(self.each)
         user.add(kind, size)
         if not user.used:
             del self.users[uid]
+            if user.refused:
+                self._part(uid, user)
 
     def left(self, kinds: Iterable[Kind]) -> dict[str, int]:
         """Return the bytes in use as a dict keyed by the name of the kind. Kinds with no bytes in use are left out."""
@@ -208,10 +230,12 @@ class Memory:
     def text(self) -> str:
         """Return the text of the file `memory`: a heading, the totals for all users, and the lines for each user.
 
-        Kinds that have never been used or refused are left out.
+        Kinds that have never been used or refused are left out. Users who hold nothing are left out too, except the
+        last PARTED of them that were refused something.
         """
         lines = ["USER KIND BYTES HIGHEST REFUSED"]
-        accounts = [("all", self.all), *((str(uid), self.users[uid]) for uid in sorted(self.users))]
+        users = {**self._parted, **self.users}
+        accounts = [("all", self.all), *((str(uid), users[uid]) for uid in sorted(users))]
         for name, account in accounts:
             for kind in _KINDS:
                 usage = account.kinds.get(kind)

@@ -42,6 +42,7 @@ Modules:
 
     state            the state of a mount as text
     statefile        the file that keeps this text for the next mount
+    earlier          taps and bridges that an earlier run made, or that it found on the host
     failed_lines     lines of the state file that could not be replayed
     leftovers        removes what a killed server left behind, unless the state file mentions it
     replay           recreates interfaces, bridges and cables from the state file

@@ -29,6 +29,7 @@ from virtfs.daemon.bridge_verbs import (
     put_back,
     suppress_gone,
 )
+from virtfs.daemon.earlier import Earlier, vanished_from_host
 from virtfs.daemon.kernel import Kernel
 from virtfs.host.bridge import HostBridge, find
 from virtfs.host.bridge_leave import Departure, addresses_of, settle
@@ -38,17 +39,19 @@ from virtfs.host.marks import adopting_of, alias_of, is_left, is_marked, set_mar
 from virtfs.host.rtnl import Rtnl, name_of
 
 
-def attach(kernel: Kernel, name: BridgeName, ours: bool, recalled: Recalled) -> tuple[Managed, bool]:
+def attach(kernel: Kernel, name: BridgeName, earlier: Earlier, recalled: Recalled) -> tuple[Managed, bool]:
     """Attach to a bridge, or make it. Return the bridge, and whether a killed server left it behind.
 
-    ours: whether the state file says that an earlier run of virtfs made the bridge.
+    earlier: what the state file lists. VirtError ENXIO: an earlier run found the bridge on the host, and it is gone.
     """
     with Rtnl() as rtnl:
         index = find(rtnl, name)
         made = index is None
         if index is None:
+            if name in earlier.found:
+                raise vanished_from_host(name, name)
             index = make(rtnl, kernel.links, name, kernel.mark)
-        left = not made and is_left(alias_of(rtnl, index), kernel.mark, ours)
+        left = not made and is_left(alias_of(rtnl, index), kernel.mark, name in earlier.made)
         host = HostBridge(rtnl, kernel.links, name, index)
         if left:
             host.adoptions.inherited = True

@@ -44,6 +44,11 @@ class BridgeTexts:
         """The names of the bridges that virtfs made and that exist."""
         return [managed.bridge.name for managed in self._bridges if managed.found is None and not managed.bridge.lost]
 
+    @property
+    def found(self) -> list[str]:
+        """The names of the bridges that virtfs found on the host, even of those that are lost."""
+        return [managed.bridge.name for managed in self._bridges if managed.found is not None]
+
     def text(self, bridge: Bridge) -> str:
         """Return verbs that give a new bridge the current state of `bridge`."""
         managed = self._bridges.get(bridge.name)

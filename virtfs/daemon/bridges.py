@@ -18,6 +18,7 @@ from virtfs.daemon.bridge_follow import BridgeFollower
 from virtfs.daemon.bridge_lines import Recalled
 from virtfs.daemon.bridge_registry import BridgeRegistry, Managed, vanished
 from virtfs.daemon.bridge_texts import BridgeTexts
+from virtfs.daemon.earlier import NOTHING, Earlier, existed
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.registry import Registry
 from virtfs.files.bridges import RunBridge, bridge_directory
@@ -71,20 +72,20 @@ class Bridges:
         """Return verbs that give a new bridge the current state of `bridge` (files.bridges.Bridges)."""
         return self._texts.text(bridge)
 
-    async def run(self, command: Command, run: RunBridge, made: frozenset[str] = frozenset()) -> list[str]:
+    async def run(self, command: Command, run: RunBridge, earlier: Earlier = NOTHING) -> list[str]:
         """Carry out a line of the mount's ctl whose target is a bridge. Return warnings.
 
         run: a function that carries out writes to the ctl of the bridge.
-        made: the names of the bridges and taps that an earlier run of virtfs made. `destroy` deletes such a bridge, as
-        if this run had made it.
+        earlier: what the state file lists. `destroy` deletes a bridge that an earlier run made, as if this run had made
+        it. A bridge that an earlier run found on the host is not made.
         """
         name = BridgeName(str(command.target))
         match command.kind:
             case "create":
                 self._bridges.expect_none(name)
-                await self._create(command, name, run, made)
+                await self._create(command, name, run, earlier)
             case "ensure":
-                await self._ensure(command, name, run, made)
+                await self._ensure(command, name, run, earlier)
             case "destroy":
                 return await self._destroy(self._bridges.get(name))
             case _:
@@ -135,10 +136,10 @@ class Bridges:
             raise VirtError(errno.EPERM, "only root may change a bridge")
         return self._bridges.of(bridge)
 
-    async def _ensure(self, command: Command, name: BridgeName, run: RunBridge, made: frozenset[str]) -> None:
+    async def _ensure(self, command: Command, name: BridgeName, run: RunBridge, earlier: Earlier) -> None:
         managed = self._bridges.find(name)
         if managed is None:
-            await self._create(command, name, run, made)
+            await self._create(command, name, run, earlier)
         elif await self._is_lost(managed):
             await self._make_again(managed, command.actions)
         else:
@@ -149,29 +150,43 @@ class Bridges:
         await self._follower.look(managed)
         return managed.bridge.lost
 
-    async def _create(self, command: Command, name: BridgeName, run: RunBridge, made: frozenset[str]) -> None:
-        managed = await self._make(name, command.actions, command.kind == "ensure", made)
+    async def _create(self, command: Command, name: BridgeName, run: RunBridge, earlier: Earlier) -> None:
+        managed = await self._make(name, command.actions, command.kind == "ensure", earlier)
         self._bridges.add(managed)
         self.directory.add({name: bridge_directory(managed.bridge, self, run, self._report)})
         self._tell_made(managed)
+        if managed.found is not None:
+            if name in earlier.found:
+                log.info("%s", existed(name))
+            else:
+                self._warn(managed, existed(name))
+
+    def existed(self, name: BridgeName) -> str:
+        """Return the sentence that a bridge existed before virtfs used it, or "" if virtfs made the bridge."""
+        managed = self._bridges.find(name)
+        return "" if managed is None or managed.found is None else existed(name)
+
+    def _warn(self, managed: Managed, sentence: str) -> None:
+        log.warning("%s", sentence)
+        self._events.emit("warning", managed.bridge.name, text=sentence)
 
     async def _make(
         self,
         name: BridgeName,
         actions: tuple[Action, ...],
         ensure: bool,
-        made: frozenset[str] = frozenset(),
+        earlier: Earlier = NOTHING,
         lost: Managed | None = None,
     ) -> Managed:
         """Make a bridge or attach to it, and carry out a line. If this fails, restore what was there before.
 
-        made: as for run(). lost: the bridge of that name that is lost; its lines are carried out before `actions`.
+        earlier: as for run(). lost: the bridge of that name that is lost; its lines are carried out before `actions`.
         """
         again = self._texts.again(lost) if lost is not None else ()
-        managed, left = await self._kernel.call(attach, self._kernel, name, name in made, self.recalled)
+        managed, left = await self._kernel.call(attach, self._kernel, name, earlier, self.recalled)
         try:
             if left:
-                await self._kernel.call(renew, self._kernel, managed, (*again, *actions), made)
+                await self._kernel.call(renew, self._kernel, managed, (*again, *actions), earlier.made)
             if lost is not None:
                 async with self._making_again(lost):
                     await self._change(managed, again, ensure=True)
@@ -250,8 +265,7 @@ class Bridges:
         self._bridges.remove(managed)
         self.directory.remove(managed.bridge.name)
         for sentence in lost:
-            log.warning("%s", sentence)
-            self._events.emit("warning", managed.bridge.name, text=sentence)
+            self._warn(managed, sentence)
         self._events.emit("destroy", managed.bridge.name)
         return lost
 

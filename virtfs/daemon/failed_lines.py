@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from virtfs.core.grammar import Action, Command
 from virtfs.core.quoting import one_line, quoted
+from virtfs.daemon.earlier import NOTHING
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class FailedLines:
     """The failed lines of one mount, in the order of the state file."""
 
     def __init__(self) -> None:
-        self.made: frozenset[str] = frozenset()  # names of the taps and bridges that an earlier run of virtfs made
+        self.earlier = NOTHING  # the taps and bridges that the state file listed
         self._all: list[FailedLine] = []
 
     def __iter__(self) -> Iterator[FailedLine]:
@@ -95,9 +96,16 @@ class FailedLines:
         return any(target in _targets(one) for one in self._all)
 
     def still_made(self) -> list[str]:
-        """Return those names in `made` that failed lines are about, as a sorted list."""
+        """Return those names in `earlier.made` that failed lines are about, as a sorted list."""
+        return sorted(self.earlier.made & self._names())
+
+    def still_found(self) -> list[str]:
+        """Return those names in `earlier.found` that failed lines are about, as a sorted list."""
+        return sorted(self.earlier.found & self._names())
+
+    def _names(self) -> set[str]:
         targets = {target for one in self._all for target in _targets(one)}
-        return sorted(self.made & {f"tap{target}" if isinstance(target, int) else str(target) for target in targets})
+        return {f"tap{target}" if isinstance(target, int) else str(target) for target in targets}
 
     def comments(self) -> Iterator[str]:
         """Yield the comments for the state file: each failed line, and then the reason for its failure."""

@@ -9,8 +9,9 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ip import IpInterface
 from virtfs.core.loan import Meter
 from virtfs.core.quoting import quoted
-from virtfs.core.virt import HostEnd, Virt
+from virtfs.core.virt import HostEnd, Origin, Virt
 from virtfs.daemon.drops import Drops
+from virtfs.daemon.earlier import existed
 from virtfs.daemon.taps import Found, host_end
 from virtfs.daemon.upopen import HostFollowsOpens
 from virtfs.files.capture import Capture
@@ -159,6 +160,11 @@ class Interface:
         """What to do about a lost interface, as the end of an error message."""
         unit = self.virt.unit
         return f'"ensure {unit}" makes it again' if self.virt.saved else f'"destroy {unit}" removes it'
+
+    @property
+    def existed(self) -> str:
+        """The sentence that the tap existed before virtfs used it, or "" if virtfs made the tap."""
+        return existed(self.virt.tap) if self.virt.origin is Origin.FOUND else ""
 
     def expect_no_holder(self) -> None:
         """Raise VirtError EBUSY if a program has the tap, through the file fd."""

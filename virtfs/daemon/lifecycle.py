@@ -20,6 +20,7 @@ from virtfs.core.virt import Origin, Virt
 from virtfs.daemon.bridge_follow import BridgeFollower
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.drops import Drops
+from virtfs.daemon.earlier import NOTHING, Earlier, vanished_from_host
 from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.follow import Follower
 from virtfs.daemon.garbage import FILES, INTERFACE, Garbage
@@ -96,6 +97,7 @@ class Lifecycle:
         self._root = root
         self._pcap = pcap
         self._limits = limits
+        self.new_queue = limits.new_queue
         self._lock = lock
         self._report = report
         self._garbage = garbage
@@ -123,13 +125,14 @@ class Lifecycle:
         raise VirtError(errno.ENOSPC, f"this mount allows at most {number} (mount option max_virts): destroy one first")
 
     async def create(
-        self, unit: Unit | None, names: Names, made: bool = False, netns: str = "", cloned: bool = False
+        self, unit: Unit | None, names: Names, earlier: Earlier = NOTHING, netns: str = "", cloned: bool = False
     ) -> Interface:
         """Create virt<unit>. Create its tap, or attach to an existing tap. A failure leaves nothing behind.
 
         unit: None for the lowest free unit.
         names: a function that takes the interface's ports and returns the entries to add to the root directory.
-        made: whether an earlier run of virtfs made the existing tap. If so, `destroy` removes the tap.
+        earlier: what the state file lists. `destroy` removes a tap that an earlier run made. A tap that an earlier run
+        found on the host is not made: VirtError ENXIO.
         netns: the network namespace that is searched first for an existing tap, or "". A new tap is made in the
         namespace of the daemon.
         cloned: whether the interface is created by an open(2) of the file clone.
@@ -144,7 +147,9 @@ class Lifecycle:
             except TapHeld as refusal:
                 raise VirtError(refusal.errno, await in_thread(_who_holds, f"tap{unit}")) from refusal
         try:
-            interface = self._assemble(unit, tap, found, made, cloned)
+            if tap.made and f"tap{unit}" in earlier.found:
+                raise vanished_from_host(f"tap{unit}", unit)
+            interface = self._assemble(unit, tap, found, f"tap{unit}" in earlier.made, cloned)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._kernel.close_taps([tap])
@@ -163,6 +168,12 @@ class Lifecycle:
                 await self.destroy(interface)
             raise
         self._events.emit("create", interface.virt.name)
+        if sentence := interface.existed:
+            if interface.virt.tap in earlier.found:
+                log.info("%s", sentence)
+            else:
+                log.warning("%s", sentence)
+                self._events.emit("warning", interface.virt.name, text=sentence)
         return interface
 
     def files_made(self) -> None:
@@ -170,7 +181,7 @@ class Lifecycle:
         self._garbage.grown(FILES)
 
     async def _open(self, unit: Unit, netns: str) -> tuple[Tap, Found]:
-        return await self._kernel.call(open_tap, self._kernel.open_tap, self._kernel.links, unit, netns)
+        return await self._kernel.call(open_tap, self._kernel.open_tap, self._kernel.links, unit, netns, self.new_queue)
 
     async def _lowest(self) -> tuple[Unit, Tap, Found]:
         """Make the tap of the lowest unit that neither a virt nor an interface of the host uses."""

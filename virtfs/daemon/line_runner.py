@@ -14,7 +14,7 @@ from virtfs.core.arguments import Impairments
 from virtfs.core.bridge import Bridge
 from virtfs.core.errors import VirtError, refused
 from virtfs.core.grammar import Action, Command, parsing, parsing_verbs, split_check
-from virtfs.core.ids import Unit, User
+from virtfs.core.ids import BridgeName, Unit, User
 from virtfs.core.line_text import format_command
 from virtfs.core.socketname import SocketName
 from virtfs.core.verbs import BRIDGE, VIRT
@@ -25,6 +25,7 @@ from virtfs.daemon.cable_warnings import COMPARED, unlike_ends
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.changes import Changes
 from virtfs.daemon.check import LineChecks
+from virtfs.daemon.earlier import NOTHING, Earlier
 from virtfs.daemon.errors_by_user import ErrorsByUser
 from virtfs.daemon.failed_lines import FailedLine
 from virtfs.daemon.follow import Follower
@@ -104,12 +105,11 @@ class LineRunner:
         """Refuse further lines, because the mount is ending."""
         self.ended = True
 
-    async def run_line(self, text: str, user: User, made: frozenset[str] | None = None) -> None:
+    async def run_line(self, text: str, user: User, earlier: Earlier | None = None) -> None:
         """Carry out a line of the mount's ctl.
 
-        made: the names of the taps and bridges that an earlier run of virtfs made, if the line is replayed from the
-        state file. None means that a user wrote the line. A user's line supersedes failed lines of the state file about
-        the same interface or bridge.
+        earlier: what the state file lists, if the line is replayed from it. None means that a user wrote the line. A
+        user's line supersedes failed lines of the state file about the same interface or bridge.
         """
         self.refuse_at_end()
         command = await in_steps(parsing(text))
@@ -128,14 +128,26 @@ class LineRunner:
             await self._destroy_all()
             return
         try:
-            target = await self._run_command(command, user, made or frozenset())
-            if made is None:
+            existed = self._existed(command.target)
+            target = await self._run_command(command, user, earlier or NOTHING)
+            if earlier is None:
                 self._failed.supersede(target, None if command.kind in ("create", "destroy") else command.actions)
-                await self.warn(target, command.actions, user, cabled=command.kind == "cable")
+                came = "" if existed is not None else self._existed(target) or ""
+                await self.warn(target, command.actions, user, cabled=command.kind == "cable", existed=came)
             else:
                 await self._reap()  # Commands.run() does this after a script, but not for the state file
         finally:
             self._changes.publish()
+
+    def _existed(self, target: object) -> str | None:
+        """Return whether an interface or a bridge existed before virtfs used it, as a sentence or "".
+
+        target: a unit or the name of a bridge. The result is None if the mount does not have it.
+        """
+        if isinstance(target, str):
+            return self._bridges.existed(BridgeName(target)) if target in self._bridges else None
+        interface = self._registry.find(Unit(target)) if isinstance(target, int) else None
+        return None if interface is None else interface.existed
 
     async def _destroy_all(self) -> None:
         """Destroy everything in the mount, and drop the failed lines of the state file.
@@ -152,7 +164,7 @@ class LineRunner:
         if refusal is not None:
             raise refusal
 
-    async def _run_command(self, command: Command, user: User, made: frozenset[str]) -> object:
+    async def _run_command(self, command: Command, user: User, earlier: Earlier) -> object:
         """Carry out a command, and return its target: a unit or the name of a bridge."""
         if command.kind != "destroy" or isinstance(command.target, str):
             await self._reap()
@@ -160,7 +172,7 @@ class LineRunner:
             return command.target
         if isinstance(command.target, str):
             with whole():
-                for sentence in await self._bridges.run(command, self._run, made):
+                for sentence in await self._bridges.run(command, self._run, earlier):
                     self._errors.remember(VirtError(errno.EADDRNOTAVAIL, f"warning: {sentence}"), user)
                 await self._follower.caught_up()  # updates the taps that have joined or left the bridge
             return command.target
@@ -177,9 +189,9 @@ class LineRunner:
                 await self._cable(command, self._existing(unit), self._end(command.peer), user)
             case "create":
                 self._registry.expect_none(unit)
-                unit = await self._create(unit, command.actions, user, made)
+                unit = await self._create(unit, command.actions, user, earlier)
             case "ensure" if interface is None:
-                await self._create(unit, command.actions, user, made)
+                await self._create(unit, command.actions, user, earlier)
             case "destroy":
                 with whole():
                     await self._lifecycle.retire(self._existing(unit))
@@ -214,10 +226,13 @@ class LineRunner:
         self._failed.supersede(target, actions)
         await self.warn(target, actions, user)
 
-    async def warn(self, target: object, actions: tuple[Action, ...], user: User, cabled: bool = False) -> None:
-        """Tell the user, in last_error, that a line has taken effect but that packets will not go where they should.
+    async def warn(
+        self, target: object, actions: tuple[Action, ...], user: User, cabled: bool = False, existed: str = ""
+    ) -> None:
+        """Tell the user, in last_error, that a line has taken effect but may not have the effect that was meant.
 
-        cabled: whether the line was a command `cable`.
+        cabled: whether the line was a command `cable`. existed: the sentence that the tap or bridge that the line
+        creates existed before, or "".
         """
         with whole():
             warning = await idle_addresses(self._kernel, self._registry, self._bridges, target, actions)
@@ -225,6 +240,9 @@ class LineRunner:
                 warning = self._about_cable(target)
             if warning is None:
                 warning = self._bridge_warnings.after(target, actions)
+            if existed:
+                more = "" if warning is None else f"; {warning.strerror.removeprefix('warning: ')}"
+                warning = VirtError(errno.EEXIST, f"warning: {existed}{more}")
             if warning is not None:
                 self._errors.remember(warning, user)
 
@@ -241,16 +259,16 @@ class LineRunner:
             await together(*(partial(interface.recorder.mark, mark) for interface in self._registry))
             self._events.emit("mark", "mount", text=text)
 
-    async def _create(self, unit: Unit | None, actions: tuple[Action, ...], user: User, made: frozenset[str]) -> Unit:
+    async def _create(self, unit: Unit | None, actions: tuple[Action, ...], user: User, earlier: Earlier) -> Unit:
         self._lifecycle.check_room()
         await self._checks.check(None, actions, user)
         netns = destination(actions)
         with whole():
-            interface = await self._lifecycle.create(unit, self._names, f"tap{unit}" in made, netns)
+            interface = await self._lifecycle.create(unit, self._names, earlier, netns)
             attached = not interface.tap.made
             try:
                 if attached and interface.virt.origin is Origin.MADE:
-                    await self._verbs.renew(interface, actions)
+                    await self._verbs.renew(interface, actions, self._lifecycle.new_queue)
                 await self._verbs.carry_out(interface, move_first(actions))
             except BaseException:
                 await self._lifecycle.destroy(interface, keep=attached)
@@ -273,7 +291,7 @@ class LineRunner:
                 await self._lifecycle.retire(one)
             try:
                 for _, line in ordered:
-                    await self._run_command(line, user, frozenset())
+                    await self._run_command(line, user, NOTHING)
             except Exception as failure:
                 for one in lost:
                     if (new := self._registry.find(one.virt.unit)) is not None:

@@ -15,12 +15,12 @@ from virtfs.core.line_text import format_command
 from virtfs.core.quoting import quoted
 from virtfs.daemon.bridge_lines import adopted_before
 from virtfs.daemon.bridges import Bridges
+from virtfs.daemon.earlier import Earlier, earlier
 from virtfs.daemon.failed_lines import FailedLine, FailedLines, member_of, replayable
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.leftovers import sweep, wanted_by
 from virtfs.daemon.netns_verb import destination, without_move
 from virtfs.daemon.registry import Registry
-from virtfs.daemon.statefile import made_before
 from virtfs.daemon.virt_checks import OF_HOST
 from virtfs.files.events import Events
 from virtfs.host.bridge_leave import addresses_of
@@ -36,10 +36,10 @@ class Lines(Protocol):
     lock: trio.Lock
     ended: bool
 
-    async def run_line(self, text: str, user: User, made: frozenset[str] | None = None) -> None:
+    async def run_line(self, text: str, user: User, earlier: Earlier | None = None) -> None:
         """Run a line. The caller holds the lock.
 
-        made: the names of the taps and bridges that an earlier run of virtfs made. None: a user wrote the line.
+        earlier: what the state file lists, if the line is replayed from it. None: a user wrote the line.
         """
 
 
@@ -74,7 +74,8 @@ class Replay:
         created: whether this mount created the state file.
         """
         self._bridges.recalled = adopted_before(text)
-        self._failed.made = made_before(text) | await self._sweep(text, created)
+        before, left = earlier(text), await self._sweep(text, created)
+        self._failed.earlier = before._replace(made=before.made | left)
         for number, text_line in enumerate(text.splitlines(), start=1):
             if self._lines.ended:
                 break
@@ -173,7 +174,7 @@ class Replay:
         async with self._lines.lock:
             if self._lines.ended:
                 return
-            await self._lines.run_line(format_command(replace(command, kind=kind)), ROOT_USER, self._failed.made)
+            await self._lines.run_line(format_command(replace(command, kind=kind)), ROOT_USER, self._failed.earlier)
             if by_process and isinstance(command.target, int):
                 await self._lose(Unit(command.target), netns)
 

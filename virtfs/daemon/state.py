@@ -17,10 +17,11 @@ from virtfs.core.virt import Origin, Virt
 from virtfs.daemon.bridge_follow import BridgeFollower
 from virtfs.daemon.bridge_texts import BridgeTexts
 from virtfs.daemon.cables import Cables
+from virtfs.daemon.earlier import FOUND, MADE
 from virtfs.daemon.failed_lines import FailedLines
 from virtfs.daemon.follow import Follower
 from virtfs.daemon.registry import Registry
-from virtfs.daemon.statefile import MADE, StateFile, Unsaved
+from virtfs.daemon.statefile import StateFile, Unsaved
 from virtfs.daemon.userdb import Accounts
 from virtfs.files.events import Events
 from virtfs.forward.slices import in_slices
@@ -81,7 +82,8 @@ class State:
         """Return the lines that recreate every interface, bridge and cable.
 
         Comments record what the lines cannot express: the taps and bridges that virtfs made and that outlive the
-        daemon, the interfaces that are not saved, and the lines of the state file that could not be replayed.
+        daemon, those that it found on the host, the interfaces that are not saved, and the lines of the state file that
+        could not be replayed.
         """
         for interface in self._registry:
             self._renew(interface.virt)
@@ -122,6 +124,10 @@ class State:
         made += self._bridges.made
         if made := made + [name for name in self.failed.still_made() if name not in made]:
             yield MADE + " ".join(made)
+        found = [i.virt.tap for i in self._registry if i.virt.origin is Origin.FOUND]
+        found += self._bridges.found
+        if found := found + [name for name in self.failed.still_found() if name not in found]:
+            yield FOUND + " ".join(found)
 
     def _lines_after(self) -> Iterator[str]:
         """Yield the lines that follow those of the interfaces and bridges."""

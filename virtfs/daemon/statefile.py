@@ -16,6 +16,7 @@ import trio
 from virtfs.core.errors import VirtError, refused
 from virtfs.core.grammar import parse
 from virtfs.core.quoting import quoted
+from virtfs.daemon.earlier import FOUND, MADE
 from virtfs.daemon.failed_lines import PREFIX
 from virtfs.forward.tasks import in_thread
 from virtfs.fuse.hanging import REMEDY, stopped_servers
@@ -23,8 +24,6 @@ from virtfs.host.textfiles import read_text
 
 log = logging.getLogger(__name__)
 
-# The start of a comment line. The line lists the taps and bridges of virtfs that outlive the daemon.
-MADE = "# made: "
 _COMMANDS = ("create ", "ensure ", "cable ")  # begin the lines that virtfs and users write
 MOST = 16 << 20  # maximum size of the file in bytes; 4000 interfaces take about 2 MiB
 
@@ -184,7 +183,7 @@ def why_foreign(text: str) -> str:
         return "it has NUL bytes, so it is damaged or is not a state file"
     why = ""
     for number, line in enumerate(text.splitlines(), start=1):
-        if line.startswith((MADE, PREFIX, *_COMMANDS)):
+        if line.startswith((MADE, FOUND, PREFIX, *_COMMANDS)):
             return ""
         try:
             command = parse(line)
@@ -234,9 +233,3 @@ def _among_descriptors(path: Path) -> str:
                         if os.readlink(fd) == str(path) and "FLOCK" in read_text(process / "fdinfo" / fd.name):
                             return process.name
     return ""
-
-
-def made_before(text: str) -> frozenset[str]:
-    """Return the names of the taps and bridges in the comment lines that begin with MADE."""
-    lines = (line.removeprefix(MADE) for line in text.splitlines() if line.startswith(MADE))
-    return frozenset(name for line in lines for name in line.split())

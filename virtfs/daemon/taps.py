@@ -8,7 +8,7 @@ from errno import EINVAL, ENXIO
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
 from virtfs.core.ip import IpInterface
-from virtfs.core.virt import QUEUE, HostEnd
+from virtfs.core.virt import HostEnd
 from virtfs.host.ipconfig import AddressRecord
 from virtfs.host.links import Links
 from virtfs.host.membership import Membership, bridge_of, join, leave, membership, restore
@@ -38,16 +38,16 @@ class Found:
     membership: Membership | None = None
 
 
-def open_tap(open_here: OpenTap, links: Links, unit: Unit, netns: str) -> tuple[Tap, Found]:
+def open_tap(open_here: OpenTap, links: Links, unit: Unit, netns: str, queue: int) -> tuple[Tap, Found]:
     """Attach to tap<unit>, or make it if it does not exist.
 
-    netns: the network namespace that is searched first for an existing tap, or "".
+    netns: the network namespace that is searched first for an existing tap, or "". queue: the queue of a new tap.
     VirtError: EBUSY, another program is using the tap; EMFILE, ENFILE or ENOMEM. A failure leaves nothing behind.
     """
     tap = (_attach_in(open_here, netns, unit) if netns else None) or open_here(unit)
     try:
         if tap.made:
-            return tap, Found(links.begin(tap, QUEUE))
+            return tap, Found(links.begin(tap, queue))
         return tap, find(links, tap)
     except BaseException:
         tap.close()

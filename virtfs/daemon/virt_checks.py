@@ -47,10 +47,6 @@ class VirtChecks:
         EINVAL: the verb, user or group is unknown. EBUSY: a program has the tap.
         ENOBUFS: the tap's queue could take too much kernel memory, or the history more than a user may have.
         """
-        if interface is not None and not user.root:
-            self._check_queue(interface.virt.host, actions)
-            if interface.virt.owner != 0:
-                self._check_history(actions)
         slices = Slices()
         for action in actions:
             await slices.pause()
@@ -61,6 +57,11 @@ class VirtChecks:
                     await self._accounts.user_id(name)
                 case Action("group", (str(name),)):
                     await self._accounts.group_id(name)
+        # After the limits of the verbs, since a larger max_user_memory alone does not help beyond these.
+        if interface is not None and not user.root:
+            self._check_queue(interface.virt.host, actions)
+            if interface.virt.owner != 0:
+                self._check_history(actions)
 
     def _check_rights(self, interface: Interface | None, action: Action, user: User) -> None:
         verb = find(VIRT, action.verb)

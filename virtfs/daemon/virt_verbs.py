@@ -87,12 +87,12 @@ class VirtVerbs:
             await self._undo(interface, before)
             raise
 
-    async def renew(self, interface: Interface, actions: tuple[Action, ...]) -> None:
+    async def renew(self, interface: Interface, actions: tuple[Action, ...], queue: int) -> None:
         """Reset the settings that a killed server left on a tap, except those that its line of the state file sets.
 
-        actions: the verbs of the line.
+        actions: the verbs of the line. queue: the queue of a new interface, in frames.
         """
-        for action in steps(interface.virt, virt_before(interface.virt, actions)):
+        for action in steps(interface.virt, virt_before(interface.virt, actions, queue)):
             await self._act(interface, action)
 
     async def _act(self, interface: Interface, action: Action) -> None:

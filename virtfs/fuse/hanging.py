@@ -10,10 +10,13 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 
 from virtfs.core.errors import VirtError
 
+ENDING = 60.0  # seconds to wait for the end of a killed process; the kernel needs about 15 for 1000 taps
 STOPPED = 3.0  # seconds without an answer after which a server is probably stopped
+_PF_EXITING = 4  # linux/sched.h
 REMEDY = "continue it with kill -CONT, or end it with kill -KILL"
 
 
@@ -56,12 +59,22 @@ class Child:
 def unless_stopped(directory: str, call: Callable[[], int]) -> int:
     """Make a system call on a mount in a child process, and return the result of `call`, 0 to 255.
 
-    VirtError EBUSY: the server does not answer within STOPPED seconds.
+    If a process is ending, wait for it: the kernel still removes the taps of a killed server, and answers no call on
+    its mount before. VirtError EBUSY: the server does not answer within STOPPED seconds, or ENDING for such a process.
     """
     with Child(call) as child:
-        if child.ended(STOPPED) and child.status is not None:
+        last = monotonic() + ENDING
+        answered = child.ended(STOPPED)
+        stopped = "" if answered else may_be_stopped()
+        while not (answered or stopped) and monotonic() < last and ending_processes():
+            answered = child.ended(0.2)
+        # The last process may have ended just now.
+        if (answered or child.ended(0.2)) and child.status is not None:
             return child.status
-    why = may_be_stopped() or "does not answer: end it with virtfs umount"
+    ending = ending_processes()
+    why = stopped or (
+        f"may still be ending ({ending}): try again later" if ending else "does not answer: end it with virtfs umount"
+    )
     raise VirtError(errno.EBUSY, f'"{directory}" is busy: the server of the virtfs there {why}')
 
 
@@ -69,6 +82,23 @@ def may_be_stopped() -> str:
     """Return what a server that does not answer may be and the remedy, after "its server", or "" if none is stopped."""
     stopped = stopped_servers()
     return stopped and f"may be stopped ({stopped}): {REMEDY}"
+
+
+def ending_processes() -> str:
+    """Return the processes that are ending but have not ended yet, as "pid 1, pid 2", or "" if there is none.
+
+    Which files such a process has, and its command line, cannot be seen any more: the kernel takes them from the
+    process before it closes the files (kernel/exit.c do_exit). Source: proc_pid_stat(5).
+    """
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError):
+                fields = (entry / "stat").read_bytes().rpartition(b")")[2].split()
+                state, flags, threads = fields[0], int(fields[6]), int(fields[17])
+                if flags & _PF_EXITING and (state not in b"ZX" or threads > 1):
+                    found.append(f"pid {entry.name}")
+    return ", ".join(found)
 
 
 def stopped_servers() -> str:

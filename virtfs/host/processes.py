@@ -61,14 +61,20 @@ def process_of(thread: int) -> int:
     return thread
 
 
-def end_with(parent: int) -> None:
-    """Let the kernel kill this process when its parent ends (PR_SET_PDEATHSIG in prctl(2)). parent: its process id.
+def end_with(parent: int, number: int = signal.SIGKILL) -> None:
+    """Let the kernel send this process a signal when its parent ends (PR_SET_PDEATHSIG in prctl(2)).
 
     Call this in a child of the parent's main thread. The signal is for the end of the thread that has forked.
+    parent: its process id.
     """
-    check(libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+    check(libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0))
     if os.getppid() != parent:  # the parent ended before the call
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)
+
+
+def outlive_parent() -> None:
+    """Undo end_with()."""
+    check(libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0))
 
 
 def exists(pid: int) -> bool:

@@ -80,7 +80,7 @@ FORMS: Final = (
     Form("mark", "none", False, "mark TEXT", "put TEXT into captures, histories and events"),
     Form("check", "none", False, "check LINE", "answer as LINE would, but change nothing"),
     Form("retry", "none", False, "retry", "run the failed lines of the state file again"),
-    Form("help", "none", False, "help", "do nothing; this text is in the file help"),
+    Form("help", "none", False, "help", "do nothing; virtfs ctl help prints this text"),
 )
 
 

@@ -372,6 +372,19 @@ def test_a_bridge_that_is_made_again_without_adopted_addresses(mount: Mount, pee
     assert mount.read("last_error") == f"warning: {sentence}"
 
 
+def test_a_tap_of_the_mount_gets_back_what_a_deleted_bridge_had_adopted(mount: Mount, virts: Virts) -> None:
+    virt = virts("up inet 10.0.77.1/24")
+    mount.ctl(f"create bridge0 up inet 10.9.9.9/24 add {virt.tap} adopt")
+    mount.ip("link del bridge0")
+    until(lambda: "10.0.77.1/24" in told.addresses(mount, virt.tap), "the tap has its address")
+    until(lambda: "create bridge0 inet 10.9.9.9/24 up" in mount.read("ctl"), "the bridge has its own address alone")
+    mount.ctl("ensure bridge0")
+    assert {"10.0.77.1/24", "10.9.9.9/24"} <= told.addresses(mount, "bridge0")
+    assert told.addresses(mount, virt.tap) == set()
+    mount.ctl("destroy bridge0")
+    assert "10.0.77.1/24" in told.addresses(mount, virt.tap)
+
+
 def test_routes_that_networkmanager_makes_move(mount: Mount, peer: Place) -> None:
     """The address has noprefixroute, and so the route to the gateway is not the kernel's own."""
     told.cable(mount, "eth0", peer, "10.1.1.1/24")

@@ -91,7 +91,7 @@ class BridgeFollower:
             state = self._without_leaving(seen.state)
             self._tell_departures(managed, seen.departures)
             self._tell_members(managed, state, seen)
-            managed.bridge.lost = False
+            managed.bridge.lost, managed.returned = False, frozenset()
             if self._bridges.lost.get(managed.bridge.name) is managed:
                 del self._bridges.lost[managed.bridge.name]
                 log.info("%s, which was lost, has its name again", managed.bridge.name)
@@ -169,7 +169,7 @@ class BridgeFollower:
         """Return whether an interface of the daemon's namespace is a tap of the mount."""
         return self._registry.last_at((None, index)) is not None
 
-    def _lose(self, managed: Managed, renamed: str, departures: Iterable[Departure]) -> None:
+    def _lose(self, managed: Managed, renamed: str, departures: Collection[Departure]) -> None:
         """Record that a bridge has vanished, unless virtfs itself is deleting it.
 
         renamed: the name that another program has given it, or "" if it is gone. departures: the members whose
@@ -181,6 +181,7 @@ class BridgeFollower:
         bridge.lost = True
         if self._bridges.find(bridge.name) is managed:
             managed.taps = frozenset(member.index for member in bridge.state.members if self._is_ours(member.index))
+            managed.returned = frozenset(departure.index for departure in departures if departure.returned)
             self._bridges.lost[bridge.name] = managed
             now = f"; it is {quoted(renamed)} now, and virtfs leaves it alone" if renamed else ""
             log.warning("%s%s", vanished(bridge.name).strerror, now)

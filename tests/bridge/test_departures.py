@@ -318,3 +318,82 @@ def test_the_end_after_a_move_that_a_kill_cut_short(lasting: LastingOnes, peer: 
     reached(peer)
     reaches(mount)
     mount.delete_links("eth0")
+
+
+@pytest.mark.parametrize("first", ["", "link set bridge0 down"])
+def test_a_bridge_that_is_deleted_gives_its_members_back_what_it_adopted(
+    mount: Mount, peer: Place, other: Place, first: str
+) -> None:
+    machine(mount, peer)
+    held = told.addresses(mount, "eth0")
+    told.cable(mount, "eth1", other, "10.2.2.1/24")
+    mount.ip("address add 10.2.2.2/24 dev eth1")
+    mount.ctl("create bridge0 inet 10.9.9.9/24 up add eth0 adopt add eth1 adopt")
+    mount.ip("route add 10.70.0.0/16 via 10.1.1.9 dev bridge0")
+    mount.ip("address add 10.1.1.4/24 dev bridge0")
+    until(lambda: "10.1.1.4/24" in mount.read("status.json"), "virtfs has seen the address")
+    mount.log.clear()
+    events = mount.root.open("events", os.O_RDONLY)
+    if first:
+        mount.ip(first)
+        until(lambda: json.loads(mount.read("status.json"))["bridges"][0]["up"] is False, "virtfs has seen it")
+    mount.ip("link del bridge0")
+    news = ""
+    while "member=eth1" not in news:
+        news += events.begin_read(4096).result().decode()
+    events.close()
+    assert " leave bridge0 member=eth0 returned=1\n" in news
+    logged(mount, 'bridge0: "eth0" has left the bridge, and has its addresses again: 10.1.1.2/24, ')
+    assert told.addresses(mount, "eth0") == held | {"10.1.1.4/24"}
+    assert told.addresses(mount, "eth1") >= {"10.2.2.2/24"}
+    assert told.routes(mount, "eth0") == ROUTES | {"10.70.0.0/16 10.1.1.9"}
+    assert "10.60.0.0/16" in mount.ip("route show dev eth0") or "10.60.0.0/16" in mount.ip("route")
+    reached(peer)
+    reaches(mount)
+    mount.ctl("ensure bridge0 up")
+    assert "is made again" not in mount.read("last_error")
+    assert told.addresses(mount, "eth0") == told.addresses(mount, "eth1") == set()
+    assert told.addresses(mount, "bridge0") >= {*OWN, "10.1.1.4/24", "10.2.2.2/24", "10.9.9.9/24"}
+    reached(peer)
+    reaches(mount)
+    mount.ctl("destroy bridge0")
+    assert told.addresses(mount, "eth0") == held | {"10.1.1.4/24"}
+    assert told.addresses(mount, "eth1") >= {"10.2.2.2/24"}
+
+
+def test_a_bridge_that_is_made_again_without_adopted_addresses(mount: Mount, peer: Place) -> None:
+    machine(mount, peer)
+    mount.ctl("create bridge0 up add eth0 adopt")
+    mount.ip("link del bridge0")
+    until(lambda: "10.1.1.3/24" in told.addresses(mount, "eth0"), "eth0 has its addresses")
+    mount.ip("address del 10.1.1.3/24 dev eth0")
+    mount.ctl("ensure bridge0")
+    sentence = 'bridge0 is made again without 10.1.1.3/24, which it had adopted from "eth0"'
+    assert mount.read("last_error") == f"warning: {sentence}"
+
+
+def test_a_tap_of_the_mount_gets_back_what_a_deleted_bridge_had_adopted(mount: Mount, virts: Virts) -> None:
+    virt = virts("up inet 10.0.77.1/24")
+    mount.ctl(f"create bridge0 up inet 10.9.9.9/24 add {virt.tap} adopt")
+    mount.ip("link del bridge0")
+    until(lambda: "10.0.77.1/24" in told.addresses(mount, virt.tap), "the tap has its address")
+    until(lambda: "create bridge0 inet 10.9.9.9/24 up" in mount.read("ctl"), "the bridge has its own address alone")
+    mount.ctl("ensure bridge0")
+    assert {"10.0.77.1/24", "10.9.9.9/24"} <= told.addresses(mount, "bridge0")
+    assert told.addresses(mount, virt.tap) == set()
+    mount.ctl("destroy bridge0")
+    assert "10.0.77.1/24" in told.addresses(mount, virt.tap)
+
+
+def test_routes_that_networkmanager_makes_move(mount: Mount, peer: Place) -> None:
+    """The address has noprefixroute, and so the route to the gateway is not the kernel's own."""
+    told.cable(mount, "eth0", peer, "10.1.1.1/24")
+    mount.ip("address add 10.1.1.2/24 dev eth0 noprefixroute")
+    mount.ip("route add 10.1.1.0/24 dev eth0 proto kernel scope link src 10.1.1.2 metric 100")
+    mount.ip("route add default via 10.1.1.1 dev eth0 proto dhcp metric 100")
+    peer.ips("address replace 10.77.0.1/32 dev lo")
+    mount.ctl("create bridge0 up add eth0 adopt")
+    reaches(mount)
+    mount.ip("link del bridge0")
+    until(lambda: "default 10.1.1.1" in told.routes(mount, "eth0"), "eth0 has its route")
+    reaches(mount)

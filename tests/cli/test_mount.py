@@ -135,7 +135,7 @@ def test_lines_that_could_not_be_replayed_are_counted_when_it_mounts(directory: 
     assert done.stdout.splitlines()[-3:] == [
         f" NOT REPLAYED: 2 lines of {state}; the command retry runs them again",
         '  create 4 netns nosuch: there is no network namespace "nosuch"',
-        '  wobble: unknown command "wobble": the file help lists the commands',
+        '  wobble: unknown command "wobble": "virtfs ctl help" lists the commands',
     ]
 
 

@@ -22,7 +22,7 @@ from virtfs.host.ring import Block, Size
 from virtfs.host.tap_protocol import Placed
 
 SECOND = 10**9
-FIRST, MAC = 48, 84  # offset of the first frame's header in a block; offset of a frame from its header
+FIRST, MAC = 48, 92  # offset of the first frame's header in a block; offset of a frame from its header
 OUTGOING = 4
 
 

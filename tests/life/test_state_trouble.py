@@ -90,9 +90,9 @@ def test_the_log_has_the_end_of_a_trouble(lasting: LastingOnes) -> None:
     mount.ip("netns add late")
     with fails(errno.ENXIO):
         mount.ctl("retry")
-    logged(f'virtfs: state file: "{LATE}" is carried out')
+    logged(f'virtfs: retry: "{LATE}" is carried out')
     mount.ctl("create 6")
-    logged('virtfs: state file: a newer command replaces "create 6 netns later"')
+    logged('virtfs: a newer command replaces the line that was not replayed, "create 6 netns later"')
     mount.ip("link del tap4")
     logged("warning: virt4 is lost")
     mount.ctl("ensure 4")

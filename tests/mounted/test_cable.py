@@ -281,6 +281,49 @@ def test_single_frames_have_their_checksums(pair: Pair) -> None:
     assert told.count("(correct)") > 50
 
 
+def test_captures_have_checksums(pair: Pair) -> None:
+    """They have the large pieces as they are, and tcpdump finds correct checksums in them at both ends."""
+    left, right = pair
+    for number, host in enumerate(pair, start=1):
+        host.place.ip(f"addr add fd00::{number}/64 dev {host.tap} nodad")
+        host.set("history 4M")
+    left.iperf3(right, "-n 300K")
+    left.iperf3(right, "-6 -n 300K -c fd00::2")
+    left.iperf3(right, "-u -b 20M -n 20K")
+    for host in pair:
+        told = left.mount.sh(f"cat {host.name}/history | tcpdump -nn -vv -r - 2>/dev/null")
+        assert re.search(r"length [1-9]\d{4}\b", told), "there is a large piece"
+        assert told.count("(correct)") > 20
+        assert told.count("udp sum ok") > 10
+        assert "incorrect" not in told
+        assert "bad udp cksum" not in told
+
+
+_RECEIVE_TWICE = """
+import socket
+receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+receiver.settimeout(20)
+receiver.bind(("", 4000))
+print("bound", flush=True)
+for _ in range(2):
+    print(receiver.recv(2000).decode(), flush=True)
+"""
+_SEND_HELLO = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'hello', ('10.0.0.2', 4000))"
+
+
+def test_a_recording_of_a_cable_is_received_when_it_is_injected(pair: Pair) -> None:
+    left, right = pair
+    right.set("history 64K")
+    receiver = right.place.start(sys.executable, "-c", _RECEIVE_TWICE, stdout=subprocess.PIPE)
+    assert receiver.stdout is not None
+    assert receiver.stdout.readline() == "bound\n"
+    left.place.sh(f'{sys.executable} -c "{_SEND_HELLO}"')
+    assert receiver.stdout.readline() == "hello\n"
+    right.mount.sh(f"cat {right.name}/history >/mnt/recording; cat /mnt/recording >{right.name}/inject")
+    assert receiver.stdout.readline() == "hello\n"
+    finished(receiver)
+
+
 def test_the_far_end_writes_too(pair: Pair) -> None:
     """A program that writes to frame sends to the host at that end of the cable, as without a cable."""
     left, right = pair

@@ -14,7 +14,9 @@ SHELLS = {
     "zsh": "exec env 'PS1=ready> ' zsh -f -i",
     "fish": "exec fish -i -C 'function fish_prompt; echo -n \"ready> \"; end; function fish_greeting; end'",
 }
+SHELLS["plain bash"] = SHELLS["bash"]
 SETUP = {
+    "plain bash": ". {}/share/bash-completion/completions/virtfs; clear",
     "bash": ". /usr/share/bash-completion/bash_completion; clear",
     "zsh": "fpath=({}/share/zsh/site-functions $fpath); autoload -U compinit; compinit -u -D; clear",
 }
@@ -58,3 +60,16 @@ def test_tab(shell: str, mount: Mount, screens: Screens, installed: Path) -> Non
 
     tab("virtfs ctl check destroy virt1", "virtfs ctl check destroy virt12")
     tab("virtfs shell -- runus", "virtfs shell -- runuser")
+
+
+def test_members_are_offered_that_a_bridge_can_take(mount: Mount) -> None:
+    mount.ctl("create 3\ncreate 4\ncreate bridge0 add virt3")
+    mount.ip("link add eth7 type veth peer name eth8")
+    mount.ip("link add br-other type bridge")
+    mount.ip("link set eth8 master br-other")
+    said = mount.sh(f"{sys.executable} -m virtfs __complete ctl bridge0 add ''")
+    assert {line.partition("\t")[0] for line in said.splitlines()} >= {"eth7", "virt4"}
+    assert not {"lo", "bridge0", "br-other", "eth8", "virt3", "tap3"} & set(said.split())
+    assert "virt3" in mount.sh(f"{sys.executable} -m virtfs __complete ctl bridge0 delete ''")
+    mount.ctl("destroy bridge0\ndestroy 3\ndestroy 4")
+    mount.delete_links("eth7", "br-other")

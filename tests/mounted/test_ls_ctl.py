@@ -74,6 +74,15 @@ def test_ls_shows_interfaces_bridges_and_cables(mount: Mount) -> None:
     assert words[-1] == ["virt3", "-", "virt5", "down", "0", "0", "delay", "20ms"]
 
 
+def test_ls_names_the_network_namespace_of_a_mount_elsewhere(mount: Mount) -> None:
+    assert "netns" not in about(mount.sh(f"{VIRTFS} ls"))[0]
+    number = mount.sh("readlink /proc/self/ns/net").strip()
+    assert about(mount.sh(f"unshare --net env {VIRTFS} ls"))[0].endswith(f"0 cables  netns {number}")
+    mount.sh("ip netns attach home $$")
+    assert about(mount.sh(f"unshare --net env {VIRTFS} ls"))[0].endswith("0 cables  netns home")
+    mount.sh("ip netns delete home")
+
+
 def test_ls_shows_the_group_of_an_interface(mount: Mount) -> None:
     mount.ctl("create 3 group daemon\ncreate 4 owner nobody group 4001\ncreate 5 owner nobody")
     owners = [line.split()[2] for line in about(mount.sh(f"{VIRTFS} ls"))[2:5]]

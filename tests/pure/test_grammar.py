@@ -130,9 +130,9 @@ def test_verbs(line: str, action: Action) -> None:
     [
         ("virt3 strict", VIRT, 'unknown verb "virt3": leave out the name, since this file is about one interface'),
         ("bridge0 up", BRIDGE, 'unknown verb "bridge0": leave out the name, since this file is about one bridge'),
-        ("bridge0 up", VIRT, 'unknown verb "bridge0": the file help lists the verbs'),
-        ("up virt3", VIRT, 'unknown verb "virt3": the file help lists the verbs'),
-        ("virtual", VIRT, 'unknown verb "virtual": the file help lists the verbs'),
+        ("bridge0 up", VIRT, 'unknown verb "bridge0": "virtfs ctl help" lists the verbs'),
+        ("up virt3", VIRT, 'unknown verb "virt3": "virtfs ctl help" lists the verbs'),
+        ("virtual", VIRT, 'unknown verb "virtual": "virtfs ctl help" lists the verbs'),
     ],
 )
 def test_a_name_in_the_own_ctl(line: str, noun: Noun, sentence: str) -> None:
@@ -140,11 +140,16 @@ def test_a_name_in_the_own_ctl(line: str, noun: Noun, sentence: str) -> None:
         parse_verbs(line, noun)
 
 
-COMMANDS = "the file help lists the commands"
+COMMANDS = '"virtfs ctl help" lists the commands'
 FILE = "to run the lines of a file, use cat FILE >ctl"
 WINDOWS = r": remove the line ends of Windows with sed -i 's/\r$//' FILE"
-VERBS_LISTED = "The file help lists the verbs"
+VERBS_LISTED = '"virtfs ctl help" lists the verbs'
 NAMED = "an interface is named N or virtN, a bridge bridgeN"
+BITS_OR_BYTES = 'write "10mbit" for bits a second, or "10Mbps" for bytes a second, without a blank'
+NO_END = "is not an end of a cable, which is N, virtN or a socket"
+NO_VLANS = "ctl has no verb for VLANs"
+OF_A_TAP = '"ip link add link tapN name tapN.10 type vlan id 10" adds one to a tap; "bridge vlan" sets those of a port'
+OF_A_BRIDGE = 'use "ip link set bridgeN type bridge vlan_filtering 1" and "bridge vlan"'
 BRIDGE_LINE = "a line that changes a bridge begins with bridgeN"
 SUCH = "an impairment such as delay 20ms or loss 1%"
 
@@ -158,37 +163,37 @@ def any_bridge(name: str) -> str:
     [
         ("frob 3", f'unknown command "frob": {COMMANDS}'),
         ("change virt3 up", f'unknown command "change": {COMMANDS}'),
-        ("creat 3", 'unknown command "creat": did you mean "create"? The file help lists the commands'),
-        ("remove 3", 'unknown command "remove": did you mean "destroy"? The file help lists the commands'),
+        ("creat 3", 'unknown command "creat": did you mean "create"? "virtfs ctl help" lists the commands'),
+        ("remove 3", 'unknown command "remove": did you mean "destroy"? "virtfs ctl help" lists the commands'),
         ("up", 'unknown command "up": a verb goes after its interface, as in virt0 up'),
         ("3 up", 'unknown command "3": a line that changes an interface begins with virtN'),
         ("tap3 up", 'unknown command "tap3": a line that changes an interface begins with virtN'),
-        ("CREATE 3", 'unknown command "CREATE": did you mean "create"? The file help lists the commands'),
-        ("create 3 upp", 'unknown verb "upp": did you mean "up"? The file help lists the verbs'),
-        ("create upp", 'unknown verb "upp": did you mean "up"? The file help lists the verbs'),
-        ("create quiet", f'unknown verb "quiet": {NAMED}, and the file help lists the verbs'),
-        ("virt3 -up", 'unknown verb "-up": did you mean "down"? The file help lists the verbs'),
-        ("virt3 mtu 1400 -down", 'unknown verb "-down": did you mean "up"? The file help lists the verbs'),
-        ("bridge0 -up", 'unknown verb "-up": did you mean "down"? The file help lists the verbs'),
-        ("bridge0 -static tap3", 'unknown verb "-static": did you mean "deladdr"? The file help lists the verbs'),
+        ("CREATE 3", 'unknown command "CREATE": did you mean "create"? "virtfs ctl help" lists the commands'),
+        ("create 3 upp", 'unknown verb "upp": did you mean "up"? "virtfs ctl help" lists the verbs'),
+        ("create upp", 'unknown verb "upp": did you mean "up"? "virtfs ctl help" lists the verbs'),
+        ("create quiet", f'unknown verb "quiet": {NAMED}, and "virtfs ctl help" lists the verbs'),
+        ("virt3 -up", 'unknown verb "-up": did you mean "down"? "virtfs ctl help" lists the verbs'),
+        ("virt3 mtu 1400 -down", 'unknown verb "-down": did you mean "up"? "virtfs ctl help" lists the verbs'),
+        ("bridge0 -up", 'unknown verb "-up": did you mean "down"? "virtfs ctl help" lists the verbs'),
+        ("bridge0 -static tap3", 'unknown verb "-static": did you mean "deladdr"? "virtfs ctl help" lists the verbs'),
         ("virt3 -mtu", 'unknown verb "-mtu": mtu has no opposite: "mtu 1500" sets the default'),
         (
             "virt3 -filter -description",
             'unknown verb "-description": description has no opposite: '
             '"description" with nothing after it sets the default',
         ),
-        ("virt3 -mode", 'unknown verb "-mode": mode has no opposite; the file help lists the verbs'),
+        ("virt3 -mode", 'unknown verb "-mode": mode has no opposite; "virtfs ctl help" lists the verbs'),
         ("bridge0 -timeout", 'unknown verb "-timeout": timeout has no opposite: "timeout 1200" sets the default'),
         ("virt3 strict on", 'unknown verb "on": strict has no value: write strict or -strict'),
         ("create 3 up -strict yes", 'unknown verb "yes": -strict has no value: write strict or -strict'),
         ("virt3 up 1", 'unknown verb "1": up has no value: write up or down'),
         ("virt3 -impair Off", 'unknown verb "Off": -impair has no value: write -impair'),
-        ("virt3 mtu 1400 on", 'unknown verb "on": the file help lists the verbs'),
-        ("virt3 on", 'unknown verb "on": the file help lists the verbs'),
+        ("virt3 mtu 1400 on", 'unknown verb "on": "virtfs ctl help" lists the verbs'),
+        ("virt3 on", 'unknown verb "on": "virtfs ctl help" lists the verbs'),
         ("virt3 loss 40%", 'unknown verb "loss": write "impair loss 40%"'),
         ("virt3 up delay 20ms 5ms", 'unknown verb "delay": write "impair delay 20ms"'),
         ("virt3 rate", 'unknown verb "rate": write "impair rate"'),
-        ("virt3 remove", 'unknown verb "remove": the file help lists the verbs'),
+        ("virt3 remove", 'unknown verb "remove": "virtfs ctl help" lists the verbs'),
         (
             "create 3 address 02:00:00:00:00:01",
             'unknown verb "address": the verb is link (the MAC address of virt, the far end)'
@@ -198,25 +203,36 @@ def any_bridge(name: str) -> str:
             "virt3 history_size 64K",
             'unknown verb "history_size": the verb is history (bytes of recent frames to keep for the file history)',
         ),
-        ("create br0", f'unknown verb "br0": {NAMED}, and the file help lists the verbs; {any_bridge("br0")}'),
-        ("create 3 br-lan", f'unknown verb "br-lan": the file help lists the verbs; {any_bridge("br-lan")}'),
+        ("create br0", f'unknown verb "br0": {NAMED}, and "virtfs ctl help" lists the verbs; {any_bridge("br0")}'),
+        ("create 3 br-lan", f'unknown verb "br-lan": "virtfs ctl help" lists the verbs; {any_bridge("br-lan")}'),
         ("br0 add virt6", f'unknown command "br0": {BRIDGE_LINE}; {any_bridge("br0")}'),
         ("vmbr0 up", f'unknown command "vmbr0": {BRIDGE_LINE}; {any_bridge("vmbr0")}'),
         ("bring up", f'unknown command "bring": {COMMANDS}'),
         ("/home/me/lesson.ctl", f'unknown command "/home/me/lesson.ctl": {FILE}'),
         ("lesson.ctl", f'unknown command "lesson.ctl": {FILE}'),
-        ("help", 'unknown command "help": the file help has the text: use cat help'),
-        ("create up eth0", 'unknown verb "eth0": the file help lists the verbs'),
+        ("help", 'unknown command "help": "virtfs ctl help" prints the help, and the file help has it'),
+        ("create up eth0", 'unknown verb "eth0": "virtfs ctl help" lists the verbs'),
         ("ensure br0 up", f'"br0" is not a name: {NAMED}; {any_bridge("br0")}'),
         ("destroy br0", f'"br0" is not a name: {NAMED}; all stands for everything'),
         ("destroy al", f'"al" is not a name: {NAMED}; all stands for everything'),
-        ("create 3 4", 'unknown verb "4": the file help lists the verbs'),
+        ("create 3 4", 'unknown verb "4": "virtfs ctl help" lists the verbs'),
         ("virt3 destroy", 'unknown verb "destroy": destroy begins a line of the mount\'s ctl'),
         ("virt3 up create 4", 'unknown verb "create": create begins a line of the mount\'s ctl'),
         ("virt3 impair delay 20 ms loss 1%", 'unknown verb "ms": write "20ms", without a blank'),
         ("virt3 history 4 M", 'unknown verb "M": write "4M", without a blank'),
-        ("virt3 up ms", 'unknown verb "ms": the file help lists the verbs'),
-        ("virt3 s", 'unknown verb "s": the file help lists the verbs'),
+        ("virt3 impair loss 10 % up", 'unknown verb "%": write "10%", without a blank'),
+        ("cable 1 2 rate 10 Mbit/s", f'"Mbit/s" is not {SUCH}: write "10mbit", without a blank'),
+        ("virt3 impair rate 10 Mbps", f'unknown verb "Mbps": {BITS_OR_BYTES}'),
+        ("create 3 up ip 10.0.3.1/24", 'unknown verb "ip": write "inet 10.0.3.1/24"'),
+        ("create 3 up addr fd00::1/64", 'unknown verb "addr": write "inet6 fd00::1/64"'),
+        ("virt3 address 10.0.3.1/24", 'unknown verb "address": write "inet 10.0.3.1/24"'),
+        ("virt3 up 10.0.3.1/24", 'unknown verb "10.0.3.1/24": write "inet 10.0.3.1/24"'),
+        ("bridge0 fd00::1/64", 'unknown verb "fd00::1/64": write "inet6 fd00::1/64"'),
+        ("virt3 ip addr add", f'unknown verb "ip": did you mean "inet"? {VERBS_LISTED}'),
+        ("bridge0 vlan 10", f'unknown verb "vlan": {NO_VLANS}: {OF_A_BRIDGE}'),
+        ("create 3 up vlan 10", f'unknown verb "vlan": {NO_VLANS}: {OF_A_TAP}'),
+        ("virt3 up ms", 'unknown verb "ms": "virtfs ctl help" lists the verbs'),
+        ("virt3 s", 'unknown verb "s": "virtfs ctl help" lists the verbs'),
         ("cable 1 2 rate 3 mbit loss 1%", f'"mbit" is not {SUCH}: write "3mbit", without a blank'),
         ("cable 1 2 loss 3 % delay 1ms", f'"%" is not {SUCH}: write "3%", without a blank'),
         ("create 03", '"03" is not an interface name: it must be N or virtN, with N in plain decimal'),
@@ -461,6 +477,7 @@ def test_writing_a_file(file: str, text: str, action: Action) -> None:
         ("mtu", "9" * 257, errno.EINVAL, f'mtu: "{"9" * 64}…" is longer than 256 characters'),
         ("address", "1:2", errno.EINVAL, 'address: "1:2" is not a MAC address such as b2:0a:00:0b:0e:03'),
         ("exclusive", "read both", errno.EINVAL, 'exclusive: "read both" is not one of read, both, none'),
+        ("impair", "loss 10 %", errno.EINVAL, f'impair: "%" is not {SUCH}: write "10%", without a blank'),
         ("impair", "loss 1% los", errno.EINVAL, f'impair: "los" is not {SUCH}'),
         (
             "description",
@@ -771,16 +788,21 @@ def test_lines_about_wires(line: str, command: Command) -> None:
         ("virt3 impair", 'impair: "impair" needs an impairment such as delay 20ms or loss 1%'),
         ("virt3 impair in", 'impair: "in" needs an impairment such as delay 20ms or loss 1%'),
         ("virt3 impair up", 'impair: "up" is not an impairment such as delay 20ms or loss 1%'),
-        ("virt3 impair loss 1% los", f'"los" is neither {SUCH} nor a verb: the file help lists the verbs'),
-        ("create 3 impair in loss 1% los", f'"los" is neither {SUCH} nor a verb: the file help lists the verbs'),
-        ("virt3 impair loss 1% up los", 'unknown verb "los": the file help lists the verbs'),
+        ("virt3 impair loss 1% los", f'"los" is neither {SUCH} nor a verb: "virtfs ctl help" lists the verbs'),
+        ("create 3 impair in loss 1% los", f'"los" is neither {SUCH} nor a verb: "virtfs ctl help" lists the verbs'),
+        ("virt3 impair loss 1% up los", 'unknown verb "los": "virtfs ctl help" lists the verbs'),
         ("virt3 impair loss 1% in", f'impair: "in" {BOTH_ALREADY}'),
         ("virt3 impair in loss 1% in loss 2%", 'impair: "in" is given twice'),
         ("uncable", '"uncable" needs an interface: uncable A [B|SOCKET]'),
         ("cable", '"cable" needs an interface: cable A B|SOCKET [IMPAIRMENT ...]'),
         ("cable 3", '"cable" needs two ends: cable A B|SOCKET [IMPAIRMENT ...]'),
         ("cable 3 3", '"virt3" cannot be both ends of a cable'),
-        ("cable 3 bridge0", '"bridge0" is not an interface name: it must be N or virtN, with N in plain decimal'),
+        ("cable 3 bridge0", f'"bridge0" {NO_END}: "virtN bridge bridge0" puts a tap into a bridge'),
+        ("cable 3 br0", f'"br0" {NO_END}: "virtN bridge br0" puts a tap into a bridge'),
+        ("cable 3 eth0", f'"eth0" {NO_END}: "bridgeN add eth0" puts an interface of the host into a bridge'),
+        ("uncable eth0 3", f'"eth0" {NO_END}: "bridgeN add eth0" puts an interface of the host into a bridge'),
+        ("cable tcp:h:1 3", '"tcp:h:1" must be the second end: write "cable N tcp:h:1"'),
+        ("cable 3 tap4", '"tap4" is not an interface name: it must be N or virtN, with N in plain decimal'),
         ("cable 3 4 up", 'impair: "up" is not an impairment such as delay 20ms or loss 1%'),
         ("cable 3 4 loss 1% up", f'"up" is not {SUCH}'),
         ("cable 3 4 delay 20ms los 1%", f'"los" is not {SUCH}'),
@@ -846,12 +868,12 @@ def test_lines_about_bridges(line: str, command: Command) -> None:
             errno.ERANGE,
             '"bridge1000000000": the number is outside the range 0 to 999999999',
         ),
-        ("bridge0 strict", errno.EINVAL, 'unknown verb "strict": the file help lists the verbs'),
+        ("bridge0 strict", errno.EINVAL, 'unknown verb "strict": "virtfs ctl help" lists the verbs'),
         *(
             (f"bridge0 {word} eth0", errno.EINVAL, f'unknown verb "{word}": did you mean "delete"? {VERBS_LISTED}')
             for word in ("remove", "del", "rm", "-add", "Delete")
         ),
-        ("virt0 add eth0", errno.EINVAL, 'unknown verb "add": the file help lists the verbs'),
+        ("virt0 add eth0", errno.EINVAL, 'unknown verb "add": "virtfs ctl help" lists the verbs'),
         ("bridge0 add", errno.EINVAL, '"add" needs an interface, such as eth0 or virt3: add IF [adopt]'),
         ("bridge0 add a/b", errno.EINVAL, 'add: "a/b" is not a valid interface name'),
         (

@@ -94,7 +94,7 @@ def test_one_line_of_its_own(virt: Virt) -> None:
     assert text.endswith("}\n")
     assert text.count("\n") == 1
     read = json.loads(text)
-    assert list(read) == ["version", "options", "virts", "bridges", "cables", "state", "limits", "memory"]
+    assert list(read) == ["version", "options", "netns", "virts", "bridges", "cables", "state", "limits", "memory"]
     assert read["version"] == "1.2"
     assert read["virts"][0]["description"] == virt.description
     assert read["bridges"] == [{"name": "bridge0"}]
@@ -127,6 +127,7 @@ def test_keys_keep_their_order(virt: Virt) -> None:
     assert list(json.loads(text_of("1.2", []))) == [
         "version",
         "options",
+        "netns",
         "virts",
         "bridges",
         "cables",

@@ -9,9 +9,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from virtfs.core import ringblock
+from virtfs.core.offload import NEEDS_CSUM, summed, virtio_net_hdr
 from virtfs.core.pcapng import INBOUND, OUTBOUND, enhanced_packet
 from virtfs.core.tpacket import (
     C_VLAN,
+    NO_CHECKSUM,
     OUTGOING,
     RUN,
     RUN_LONGEST,
@@ -25,7 +27,7 @@ from virtfs.core.tpacket import (
 BOTH = [pcapng_in_python, ringblock.pcapng]
 
 FIRST = 48  # bytes that describe a block, linux/if_packet.h: BLK_PLUS_PRIV(0)
-MAC = 84  # offset of an untagged frame: its network header, 14 bytes on, begins 2 bytes after a multiple of 16
+MAC = 92  # offset of an untagged frame: its network header, 14 bytes on, begins 10 bytes after a multiple of 16
 S_VLAN = 0x88A8
 WRAP = 1 << 32  # ns, the lower half of a timestamp
 CHECKED = 1 << 7  # TP_STATUS_CSUM_VALID
@@ -37,6 +39,7 @@ class Passed:
 
     cut: number of bytes that did not fit
     tag: the VLAN tag in the metadata: its TCI, and its TPID if the kernel reports it
+    sum: where a checksum is to be filled in, as in struct virtio_net_hdr: csum_start and csum_offset
     """
 
     frame: bytes
@@ -46,10 +49,13 @@ class Passed:
     tag: tuple[int, int | None] | None = None
     mac: int = MAC
     status: int = 1
+    sum: tuple[int, int] | None = None
 
     def blocks(self, interface_id: int) -> bytes:
         """Return the frame as a pcapng block."""
         frame, added = self.frame, 0
+        if self.sum is not None and not self.cut:
+            frame = summed(frame, *self.sum)
         if self.tag is not None:
             tci, tpid = self.tag
             frame, added = frame[:12] + struct.pack(">HH", C_VLAN if tpid is None else tpid, tci) + frame[12:], 4
@@ -66,6 +72,8 @@ class Passed:
             tci, status = self.tag[0], status | VLAN_VALID
             if self.tag[1] is not None:
                 tpid, status = self.tag[1], status | TPID_VALID
+        if self.sum is not None:
+            status |= NO_CHECKSUM
         size = self.mac + len(self.frame)
         step = size + -size % 8
         length = len(self.frame) + self.cut
@@ -76,6 +84,8 @@ class Passed:
         )  # fmt: skip
         address = struct.pack("=HHiHBB8x", 17, 0x0300, 7, 1, self.kind, 6)
         before = (head + address).ljust(self.mac, b"\xee")
+        if self.sum is not None:
+            before = before[: -virtio_net_hdr.size] + virtio_net_hdr.pack(NEEDS_CSUM, 0, 0, 0, *self.sum)
         return (before + self.frame).ljust(step, b"\xee")
 
 
@@ -114,6 +124,7 @@ def runs(draw: st.DrawFn) -> list[Passed]:
         draw(st.sampled_from([0, 0, 0, 5])),
         draw(st.sampled_from([None, None, None, (7, C_VLAN), (0x2007, S_VLAN), (7, None)])),
         draw(st.sampled_from([MAC, MAC, MAC - 4, MAC - 8, MAC - 2])),
+        sum=draw(st.sampled_from([None, None, (14, 0), (20, 5), (17, 1), (40, 16)])),
     )
     seed = draw(st.integers(0, 250))
     frames = [
@@ -125,6 +136,9 @@ def runs(draw: st.DrawFn) -> list[Passed]:
             lambda frame: replace(frame, kind=0 if frame.kind == OUTGOING else OUTGOING),
             lambda frame: replace(frame, cut=9),
             lambda frame: replace(frame, tag=(0xFFF, C_VLAN)),
+            lambda frame: replace(frame, sum=(len(frame.frame) // 2, 6)),
+            lambda frame: replace(frame, sum=(len(frame.frame) // 2, 6), cut=9),
+            lambda frame: replace(frame, sum=(14, 6), tag=(0xFFF, C_VLAN)),
             lambda frame: replace(frame, mac=MAC - 4),
             lambda frame: replace(frame, status=1 | CHECKED),
             lambda frame: replace(frame, frame=frame.frame + b"\x99"),
@@ -143,6 +157,14 @@ def equal(count: int, length: int = 60, base: int = 1_700_000_000 * SECOND, step
         Passed(bytes((number + at) % 256 for at in range(length)), base + number * step, kind=4 * (number % 3 == 0))
         for number in range(count)
     ]
+
+
+def test_a_checksum_of_zero_is_sent_as_all_ones() -> None:
+    """UDP takes 0 for no checksum (RFC 768)."""
+    frame = bytes(20) + b"\xff\xff" + bytes(10)
+    for convert in BOTH:
+        made = convert(block([Passed(frame, SECOND, sum=(18, 6))]), FIRST, 1, 0)
+        assert made[28:][24:26] == b"\xff\xff"
 
 
 @settings(max_examples=100, deadline=None)

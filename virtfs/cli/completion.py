@@ -14,7 +14,6 @@ import pwd
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 from virtfs.cli.columns import host_of
@@ -23,10 +22,14 @@ from virtfs.cli.mounts import ask, chosen, read, say, visible
 from virtfs.cli.shell_join import running
 from virtfs.core.verbs import BRIDGE, VIRT
 from virtfs.fuse.mounttable import resolve
+from virtfs.host import netlink_messages as m
+from virtfs.host.netlink_values import kind_of, link_of
+from virtfs.host.rtnl import Rtnl
 
 _PATIENCE = 1.0  # seconds to wait for a mount to answer; the user is waiting for the candidates
+_ETHERNET = 1  # ARPHRD_ETHER, linux/if_arp.h
 _OF_ONE = re.compile(r"(virt|bridge)[0-9]+")
-_OPTION = re.compile(r"^  (\w+=?)[A-Z]* *(.*)$", re.MULTILINE)  # a mount option in the help text
+_OPTION = re.compile(r"^  ([a-z_]+=?)[A-Z]*(?:  *(.*))?$", re.MULTILINE)  # a mount option in the help text
 
 
 _COMMAND = argparse.Action([], "command", metavar="CMD")  # the words after the "--" of exec
@@ -155,19 +158,37 @@ def names_of(directory: str) -> Names:
     """Return the names in a mount and on the host. If the mount does not answer in time, its names are left out."""
     (answer,) = ask([resolve(directory)], lambda mount: read(mount, "status.json"), _PATIENCE)
     status = {"virts": [], "bridges": [], "cables": []} if answer.error else json.loads(answer.data)
-    links = sorted(os.listdir("/sys/class/net"))
+    links = _links()
+    taps = {virt["tap"]["name"]: virt["name"] for virt in status["virts"] if not virt["tap"]["netns"]}
     namespaces: list[str] = []
     with suppress(OSError):
         namespaces = sorted(os.listdir("/run/netns"))
     return Names(
         virts={virt["name"]: host_of(virt) for virt in status["virts"]},
-        members={bridge["name"]: [member["name"] for member in bridge["members"]] for bridge in status["bridges"]},
+        members={
+            bridge["name"]: [taps.get(member["name"], member["name"]) for member in bridge["members"]]
+            for bridge in status["bridges"]
+        },
         addresses={virt["name"]: virt["tap"]["addresses"] for virt in status["virts"]}
         | {bridge["name"]: bridge["inet"] for bridge in status["bridges"]},
         cables=[(cable["ends"][0], cable["ends"][1]) for cable in status["cables"]],
-        interfaces=links,
-        bridges=[link for link in links if Path("/sys/class/net", link, "bridge").exists()],
+        interfaces=[taps.get(link, link) for link, _, joins in links if joins],
+        bridges=[link for link, bridge, _ in links if bridge],
         namespaces=namespaces,
         users=[user.pw_name for user in pwd.getpwall()],
         groups=[group.gr_name for group in grp.getgrall()],
     )
+
+
+def _links() -> list[tuple[str, bool, bool]]:
+    """Return the interfaces of the network namespace: the name, whether it is a bridge, whether a bridge can take it.
+
+    /sys/class/net may be that of another namespace, as in `virtfs shell`.
+    """
+    found = []
+    with suppress(OSError), Rtnl() as rtnl:
+        for reply in rtnl.dump(m.RTM_GETLINK, m.link(0)):
+            link, bridge = link_of(reply.body), kind_of(reply.body) == BRIDGE
+            ethernet = m.IFINFOMSG.unpack_from(reply.body)[1] == _ETHERNET
+            found.append((link.name, bridge, ethernet and not bridge and link.master is None))
+    return sorted(found)

@@ -27,7 +27,8 @@ class Names:
     """The names that currently exist in the mount and on the host.
 
     virts: maps each interface to a note about it. members: maps each bridge to its members. addresses: maps each
-    interface and bridge to its IP addresses. cables: the names of the two ends of each cable.
+    interface and bridge to its IP addresses. cables: the names of the two ends of each cable. interfaces: the
+    interfaces that can become members of a bridge, virtN for a tap of the mount.
     """
 
     virts: Mapping[str, str] = field(default_factory=dict)
@@ -82,11 +83,13 @@ def _new(names: Names) -> Candidates:
 
 def _of_cable(kind: str, rest: Sequence[str], names: Names) -> Candidates:
     ends = [pair for cable in names.cables for pair in (cable, cable[::-1])]
+    rest = [f"{VIRT}{word}" if word.isdecimal() else word for word in rest]
+    cabled = {end for end, _ in ends}
     if kind == "uncable" and len(rest) < 2:
         yield from ((a, f"the cable to {b}") for a, b in ends if not rest)
         yield from ((b, f"the cable from {a}") for a, b in ends if rest and a == rest[0])
     elif len(rest) < 2:
-        yield from ((name, note) for name, note in names.virts.items() if name not in rest)
+        yield from ((name, note) for name, note in names.virts.items() if name not in rest and name not in cabled)
     elif kind == "cable":
         yield from _impairments()
 

@@ -18,6 +18,8 @@ from virtfs.cli.surroundings import complain
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import one_line, quoted
 from virtfs.fuse.mounttable import Mounted
+from virtfs.host.netnames import name_of_inode
+from virtfs.host.netns import own_identity
 
 INTERVAL = 0.25  # seconds between the two samples from which the rates are computed
 
@@ -116,7 +118,8 @@ def lines(one: Object, width: int) -> Iterator[str]:
         return
     virts, bridges, cables = status["virts"], status["bridges"], status["cables"]
     counts = [_count(len(virts), "interface"), _count(len(bridges), "bridge"), _count(len(cables), "cable")]
-    yield cut(f"{one_line(one['directory'])}  {', '.join(counts)}", width)
+    elsewhere = _elsewhere(status.get("netns", 0))  # an older server does not say it
+    yield cut(f"{one_line(one['directory'])}  {', '.join(counts)}{elsewhere}", width)
     if virts:
         heads = ("", "INTERFACE", "STATE", "OWNER", "READERS", "RX/S", "TX/S", "DROPPED", "HOST")
         rows = [_row(virt, one["rates"].get(virt["name"], {})) for virt in virts]
@@ -136,6 +139,13 @@ def lines(one: Object, width: int) -> Iterator[str]:
             if cable["socket"] and cable["socket"]["error"]:
                 yield f"  {cable['ends'][0]}: {one_line(cable['socket']['error'])}"
     yield from _of_state(status["state"])
+
+
+def _elsewhere(netns: int) -> str:
+    """Name the network namespace of a mount if it is not that of the caller. netns: its inode, 0 if unknown."""
+    if netns in (0, own_identity()[1]):
+        return ""
+    return f"  netns {one_line(name_of_inode(netns) or f'net:[{netns}]')}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -71,9 +71,9 @@ and ends with it. If several run, choose one with -d and its $VIRTFS.
 """
 _LS = """\
 List the mounts that you can see, with their interfaces, bridges and cables. RX/S and TX/S are frames
-a second, from the host and to it. DROPPED is the number of frames dropped so far, and LOST that of
-frames lost by the impairment of a cable. Why a cable has no connection, and which lines of the state
-file could not be replayed, follows.
+a second, from the host and to it. DROPPED is the number of frames dropped so far, also because no
+program reads the interface, and LOST that of frames lost by the impairment of a cable. Why a cable
+has no connection, and which lines of the state file could not be replayed, follows.
 
   virtfs ls
   virtfs ls --svg lab.svg
@@ -106,8 +106,8 @@ Install it once, then choose an interface in Wireshark, or name it to tshark:
 """
 
 _EXEC = """\
-Run CMD with the tap of an interface as descriptor 3, at the speed of the bare tap. The interface is
-given by its number or by the path of its directory. Until CMD and all processes that it started
+Run CMD with the tap of an interface as descriptor 3, at the speed of the bare tap. N is a number or
+virtN, or the path of the directory of the interface. Until CMD and all processes that it started
 have ended, no other program can read the interface. Exits with the status of CMD.
 The environment of CMD has the directory of the interface: $VIRTFS_FD3/address is its MAC address.
 

@@ -37,6 +37,7 @@ HELP: Final = (
     ("i", "invert the order"),
     ("h, ?", "this page; any key leaves it"),
     ("q", "quit"),
+    ("DROP/S, DROPPED", "dropped frames, also those that no program reads"),
 )
 
 

@@ -356,9 +356,9 @@ class Mount(Folder):
 
         >>> net.ctl("wobble")
         Traceback (most recent call last):
-        OSError: [Errno 22] "wobble": unknown command "wobble": the file help lists the commands: '/mnt/virt/ctl'
+        OSError: [Errno 22] "wobble": unknown command "wobble": "virtfs ctl help" lists the commands: '/mnt/virt/ctl'
         >>> net.last_error
-        '"wobble": unknown command "wobble": the file help lists the commands'
+        '"wobble": unknown command "wobble": "virtfs ctl help" lists the commands'
         """
         return self.read("last_error")
 

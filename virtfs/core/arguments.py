@@ -174,7 +174,8 @@ def parse_impairments(text: str) -> Impairments:
     words = text.split()
     found, count = take_impairments(words)
     if count < len(words):
-        raise VirtError(EINVAL, f"{quoted(words[count])} is not {impairment_text.EXAMPLE}")
+        hint = quantities.hint_of_unit(words[count - 1], words[count])
+        raise VirtError(EINVAL, f"{quoted(words[count])} is not {impairment_text.EXAMPLE}{hint}")
     return found
 
 

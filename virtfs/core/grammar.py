@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from errno import E2BIG, EINVAL
+from ipaddress import ip_interface
 from typing import Final, TypeVar
 
 from virtfs.core import verbs
@@ -18,14 +19,16 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName, Unit
 from virtfs.core.impairment_text import EXAMPLE, WORDS
 from virtfs.core.line_words import LINE_MAX, Words, too_long
-from virtfs.core.quantities import parse_bridge_name, parse_unit_name, splits_unit
+from virtfs.core.quantities import hint_of_unit, parse_bridge_name, parse_unit_name
 from virtfs.core.quoting import quoted
+from virtfs.core.socketname import FORMS as SOCKETS
 from virtfs.core.socketname import SocketName, names_socket, parse_socket
 from virtfs.core.verbs import BRIDGE, FORMS, VIRT, Form, Kind, Noun, Verb
 
 # Maximum number of verbs in a line. A limit is needed because all other commands wait while a line runs.
 VERBS_MAX = 256
 ALL = "all"  # stands for everything, after `destroy`
+HELP = '"virtfs ctl help"'  # in error messages
 VALUE_MAX = 256  # characters in a value written to an attribute file
 
 _WHITE_SPACE = " \t\n\v\f\r"  # isspace(3) in the C locale
@@ -60,6 +63,13 @@ DEFAULTS: Final[dict[tuple[Noun, str], str]] = {
     (BRIDGE, "groupfwd"): "groupfwd 0",
 }
 _TRUTHS = ("on", "off", "yes", "no", "true", "false", "1", "0")
+_ADDRESS_WORDS = ("ip", "ipv4", "ipv6", "addr", "address")  # of ip(8) and other programs, for inet and inet6
+_VLAN = re.compile(r"-?vlan(?![a-z])|pvid|vid")
+_HINT_OF_VLAN: dict[Noun, str] = {
+    VIRT: '"ip link add link tapN name tapN.10 type vlan id 10" adds one to a tap; "bridge vlan" sets those of a port',
+    BRIDGE: 'use "ip link set bridgeN type bridge vlan_filtering 1" and "bridge vlan"',
+}
+_LIKE_A_HOSTS_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _SIMILAR = 0.7  # from 0 to 1; a letter that is missing or wrong in a word of five gives 0.8 or more
 
 
@@ -217,10 +227,26 @@ def _parse_peer(form: Form, words: Words) -> Unit | SocketName | None:
     if word is None:
         return None
     if not names_socket(word):
+        _check_end(word)
         peer = _parse_target(form, words)
         return peer if isinstance(peer, int) else None
     words.take()
     return parse_socket(word)
+
+
+def _check_end(word: str) -> None:
+    """Raise EINVAL if a word is not meant as an interface."""
+    if _LIKE_A_UNIT.match(word):
+        return
+    if names_socket(word):
+        raise VirtError(EINVAL, f"{quoted(word)} must be the second end: write {quoted(f'cable N {word}')}")
+    if _LIKE_A_BRIDGE.match(word) or _LIKE_A_HOSTS_BRIDGE.match(word):
+        hint = f"{quoted(f'virtN bridge {word}')} puts a tap into a bridge"
+    elif _LIKE_A_HOSTS_NAME.fullmatch(word):
+        hint = f"{quoted(f'bridgeN add {word}')} puts an interface of the host into a bridge"
+    else:
+        hint = f"a socket is {SOCKETS}"
+    raise VirtError(EINVAL, f"{quoted(word)} is not an end of a cable, which is N, virtN or a socket: {hint}")
 
 
 def _parse_change(first: str, words: Words) -> Parsing[Command]:
@@ -237,10 +263,10 @@ def _parse_change(first: str, words: Words) -> Parsing[Command]:
         elif _LIKE_A_FILE.match(first):
             hint = "to run the lines of a file, use cat FILE >ctl"
         elif first == "help":
-            hint = "the file help has the text: use cat help"
+            hint = f"{HELP} prints the help, and the file help has it"
         else:
             near = _nearest(first, (command for command, _ in _FORM_OF_WORD), "destroy")
-            hint = f"did you mean {quoted(near)}? The file help" if near else "the file help"
+            hint = f"did you mean {quoted(near)}? {HELP}" if near else HELP
             hint += " lists the commands"
         raise VirtError(EINVAL, f"unknown command {quoted(first)}: {hint}")
     unit = parse_unit_name(first, "virt")
@@ -273,6 +299,8 @@ def _parse_target(form: Form, words: Words) -> Unit | BridgeName | None:
     words.take()
     if form.kind == "destroy" and word == ALL:
         return None
+    if form.kind in ("cable", "uncable"):
+        _check_end(word)
     if form.noun == BRIDGE:
         return parse_bridge_name(word)
     if (form.kind, BRIDGE) in _FORM_OF_WORD and not _LIKE_A_UNIT.match(word):
@@ -332,14 +360,14 @@ def _unknown_verb(noun: Noun, word: str, words: Words, actions: Sequence[Action]
     if hint := _hint(word, words) or _hint_of_verb(noun, word, words, actions):
         return f"unknown verb {quoted(word)}{hint}"
     if actions and actions[-1].verb == "impair":  # a word of an impairment or the next verb, misspelled
-        return f"{quoted(word)} is neither {EXAMPLE} nor a verb: the file help lists the verbs"
+        return f"{quoted(word)} is neither {EXAMPLE} nor a verb: {HELP} lists the verbs"
     known = (verb.name for verb in verbs.VERBS if verb.noun == noun)
     near = "" if _LIKE_A_BRIDGE.match(word) else _nearest(word, known, "delete" if noun == BRIDGE else "")
     if near:
-        return f"unknown verb {quoted(word)}: did you mean {quoted(near)}? The file help lists the verbs"
+        return f"unknown verb {quoted(word)}: did you mean {quoted(near)}? {HELP} lists the verbs"
     names = f"{_NAMES}, and " if nameless and not actions else ""
     any_bridge = _any_bridge(word) if noun == VIRT else ""
-    return f"unknown verb {quoted(word)}: {names}the file help lists the verbs{any_bridge}"
+    return f"unknown verb {quoted(word)}: {names}{HELP} lists the verbs{any_bridge}"
 
 
 def _nearest(word: str, known: Iterable[str], removes: str) -> str:
@@ -364,13 +392,34 @@ def _hint_of_own(word: str, noun: Noun) -> str:
 
 def _hint(word: str, words: Words) -> str:
     """Return the end of an error message for a taken word that is no verb: what the user probably meant, or ""."""
-    if splits_unit(words.before(), word):
-        return f": write {quoted(words.before() + word)}, without a blank"
+    if hint := hint_of_unit(words.before(), word):
+        return hint
+    if hint := _hint_of_address(word, words.peek() or ""):
+        return hint
     if (word, VIRT) in _FORM_OF_WORD:
         return f": {word} begins a line of the mount's ctl"
     if meant := verbs.of_file_named(word):
         return f": the verb is {' or '.join(f'{verb.name} ({verb.meaning})' for verb in meant)}"
     return ""
+
+
+def _hint_of_address(word: str, following: str) -> str:
+    """Return the end of an error message for an IP address without its verb, or after another word, else ""."""
+    address = next((one for one in (word, following) if _is_address(one)), "")
+    if address and (address == word or word in _ADDRESS_WORDS):
+        verb = "inet6" if ":" in address else "inet"
+        return f": write {quoted(f'{verb} {address}')}"
+    if word in _ADDRESS_WORDS and word != "address":  # the name of the file that has the MAC address
+        return f': did you mean "inet"? {HELP} lists the verbs'
+    return ""
+
+
+def _is_address(word: str) -> bool:
+    try:
+        ip_interface(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _hint_of_verb(noun: Noun, word: str, words: Words, actions: Sequence[Action]) -> str:
@@ -379,16 +428,18 @@ def _hint_of_verb(noun: Noun, word: str, words: Words, actions: Sequence[Action]
     if word.startswith("-") and meant is not None:
         opposite = verbs.find(noun, _OPPOSITES.get(meant.name, ""))
         if opposite:
-            return f": did you mean {quoted(opposite.name)}? The file help lists the verbs"
+            return f": did you mean {quoted(opposite.name)}? {HELP} lists the verbs"
         if (default := DEFAULTS.get((noun, meant.name))) is not None:
             empty = " with nothing after it" if default == meant.name else ""
             return f": {meant.name} has no opposite: {quoted(default)}{empty} sets the default"
-        return f": {meant.name} has no opposite; the file help lists the verbs"
+        return f": {meant.name} has no opposite; {HELP} lists the verbs"
     last = verbs.known(noun, actions[-1].verb) if actions else None
     if word.lower() in _TRUTHS and last is not None and not last.arguments:
         file = verbs.of_file(noun, last.file) if last.file else (last,)
         ways = " or ".join(verb.name for verb in file if not verb.arguments)
         return f": {last.name} has no value: write {ways}"
+    if _VLAN.match(word):
+        return f": ctl has no verb for VLANs: {_HINT_OF_VLAN[noun]}"
     if noun == VIRT and word in WORDS:
         return f": write {quoted(' '.join(filter(None, ('impair', word, words.peek()))))}"
     return ""

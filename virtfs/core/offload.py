@@ -35,7 +35,7 @@ def complete_frames(header: memoryview | bytes, frame: memoryview | bytes) -> li
     flags, gso_type, _, gso_size, csum_start, csum_offset = virtio_net_hdr.unpack_from(header)
     kind = gso_type & ~GSO_ECN
     if kind == GSO_NONE:
-        return [_summed(frame, csum_start, csum_offset) if flags & NEEDS_CSUM else bytes(frame)]
+        return [summed(frame, csum_start, csum_offset) if flags & NEEDS_CSUM else bytes(frame)]
     if kind not in (GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4) or not gso_size:
         raise ValueError(f"gso_type {gso_type} is neither TCPv4 nor TCPv6 nor UDP")
     whole = bytes(frame)
@@ -55,15 +55,15 @@ def checksum(data: bytes, start: int = 0) -> int:
     return int(~total & 0xFFFF)
 
 
-def _summed(frame: memoryview | bytes, start: int, offset: int) -> bytes:
+def summed(frame: memoryview | bytes, start: int, offset: int) -> bytes:
     """Return the frame with its checksum filled in. The checksum field already contains the sum of the pseudo header.
 
     start: offset of the first byte covered by the checksum. offset: bytes from `start` to the checksum field.
     """
-    summed = bytearray(frame)
-    if start + offset + 2 <= len(summed):
-        struct.pack_into(">H", summed, start + offset, checksum(bytes(summed[start:])) or 0xFFFF)
-    return bytes(summed)
+    done = bytearray(frame)
+    if start + offset + 2 <= len(done):
+        struct.pack_into(">H", done, start + offset, checksum(bytes(done[start:])) or 0xFFFF)
+    return bytes(done)
 
 
 def _segments(frame: bytes, ip: int, tcp: int, size: int, four: bool) -> list[bytes]:

@@ -150,10 +150,19 @@ _TIMES = {"": 1000} | {
 }
 
 
-def splits_unit(number: str, unit: str) -> bool:
-    """Return whether two words are one quantity with a blank in it, such as 20 ms, 10 mbit, 1 % or 4 M."""
-    whole = _MEASURE.fullmatch(number + unit)
-    return whole is not None and whole[1] == number and unit.lower() in {*_TIMES, *_RATES, "%", "k", "m", "g"}
+def hint_of_unit(number: str, unit: str) -> str:
+    """Return the end of an error message if two words are one quantity, such as 20 ms, 10 Mbit/s, 1 % or 4 M; else "".
+
+    The message says how to write it.
+    """
+    known = unit.lower().removesuffix("/s")
+    whole = _MEASURE.fullmatch(number + known)
+    if whole is None or whole[1] != number or known not in {*_TIMES, *_RATES, "%", "k", "m", "g"}:
+        return ""
+    if known.endswith("bps"):  # which most people take for bits
+        bits = quoted(f"{number}{known.removesuffix('bps')}bit")
+        return f": write {bits} for bits a second, or {quoted(number + unit)} for bytes a second, without a blank"
+    return f": write {quoted(number + (known if unit.endswith('/s') else unit))}, without a blank"
 
 
 def parse_time(text: str) -> int:

@@ -10,9 +10,16 @@ cdef extern from "<endian.h>" nogil:
     uint32_t htole32(uint32_t)
     uint16_t htobe16(uint16_t)
 
+cdef extern from "<linux/virtio_net.h>":
+    cdef enum:
+        VIRTIO_NET_HDR_F_NEEDS_CSUM
+    cdef struct virtio_net_hdr:
+        unsigned char flags
+        uint16_t csum_start, csum_offset
+
 cdef extern from "<linux/if_packet.h>":
     cdef enum:
-        PACKET_OUTGOING, TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID
+        PACKET_OUTGOING, TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID, TP_STATUS_CSUMNOTREADY
     cdef struct tpacket_hdr_variant1:
         uint32_t tp_vlan_tci
         uint16_t tp_vlan_tpid
@@ -72,9 +79,41 @@ cdef Py_ssize_t measure(char *memory, Py_ssize_t size, Py_ssize_t at, int count)
         frame = <Frame *>(memory + at)
         if at < 0 or at + <Py_ssize_t>sizeof(Frame) > size or at + frame.head.tp_mac + frame.head.tp_snaplen > size:
             raise ValueError("a frame extends past the end of the ring's block")
+        if frame.head.tp_status & TP_STATUS_CSUMNOTREADY and frame.head.tp_mac < sizeof(Frame) + sizeof(virtio_net_hdr):
+            raise ValueError("a frame has no struct virtio_net_hdr")
         total += sizeof(Head) + padded(frame.head.tp_snaplen + tag_length(frame)) + sizeof(Tail)
         at += frame.head.tp_next_offset
     return total
+
+
+cdef void fill_checksum(char *frame, uint32_t size, char *before, uint32_t added) noexcept nogil:
+    """Compute the checksum of a frame (RFC 1071), which the host has left to the network card.
+
+    before: the data in the ring, after its struct virtio_net_hdr. added: bytes of the VLAN tag that it lacks.
+    """
+    cdef virtio_net_hdr header
+    cdef uint64_t total = 0
+    cdef uint32_t word, start, at
+    cdef uint16_t half
+    memcpy(&header, before - sizeof(header), sizeof(header))
+    start = header.csum_start + added
+    at = start + header.csum_offset
+    if not header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM or at + 2 > size:
+        return
+    while start + 4 <= size:
+        memcpy(&word, frame + start, 4)
+        total += word
+        start += 4
+    if start < size:
+        word = 0
+        memcpy(&word, frame + start, size - start)
+        total += word
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    half = ~<uint16_t>total
+    if not half:
+        half = 0xFFFF
+    memcpy(frame + at, &half, 2)
 
 
 cdef void convert(char *at, int count, uint32_t interface_id, char *out) noexcept nogil:
@@ -108,6 +147,8 @@ cdef void convert(char *at, int count, uint32_t interface_id, char *out) noexcep
             memcpy(out + before + TAG, data + before, captured - before)
         else:
             memcpy(out, data, captured)
+        if frame.head.tp_status & TP_STATUS_CSUMNOTREADY and captured == frame.head.tp_len:
+            fill_checksum(out, captured + added, data, added)
         out += room
         (<Tail *>out)[0] = Tail(
             htole32(FLAGS), htole32(INBOUND if frame.address.sll_pkttype == PACKET_OUTGOING else OUTBOUND), 0,

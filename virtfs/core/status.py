@@ -5,6 +5,7 @@ may add more:
 
     version     text: the version of virtfs
     options     text: the mount options (-o) of virtfs that differ from their defaults
+    netns       number: the network namespace of the mount, by its inode, as lsns(8) shows it
     virts       a list of objects, one for each interface, in the order of the units
     bridges     a list of objects, one for each bridge under bridge/
     cables      a list of objects, one for each cable
@@ -117,6 +118,7 @@ def status_pieces(
     bridges: Iterable[Object] = (),
     cables: Iterable[Object] = (),
     options: str = "",
+    netns: int = 0,
     state: Object | None = None,
     limits: Object | None = None,
     memory: Object | None = None,
@@ -126,7 +128,7 @@ def status_pieces(
     Each object is taken from its iterable when its first piece is made. All values of an object are from that moment.
     state: the object about the state file. limits: the fields of Limits. memory: the result of Memory.describe().
     """
-    yield f'{{"version": {json.dumps(version)}, "options": {json.dumps(one_line(options))}'
+    yield f'{{"version": {json.dumps(version)}, "options": {json.dumps(one_line(options))}, "netns": {netns}'
     for key, objects in (("virts", virts), ("bridges", bridges), ("cables", cables)):
         yield f', "{key}": ['
         between = ""

@@ -1,9 +1,10 @@
 """Convert a block of a packet socket's ring (TPACKET_V3, linux/if_packet.h) to pcapng.
 
-A frame in the ring is a struct tpacket3_hdr, a struct sockaddr_ll and the data. The struct tpacket3_hdr has the offsets
-of the data and of the next frame. If the kernel has put the frame's VLAN tag into the header, the tag is put back into
-the data. The ring is in the machine's byte order, but pcapng is written in little-endian order here. So a
-big-endian machine converts the frames one by one.
+A frame in the ring is a struct tpacket3_hdr, a struct sockaddr_ll, a struct virtio_net_hdr and the data. The struct
+tpacket3_hdr has the offsets of the data and of the next frame. If the host has left the checksum to its network card,
+the struct virtio_net_hdr says where it belongs (core.offload), and it is filled in. If the kernel has put the frame's
+VLAN tag into the header, the tag is put back into the data. The ring is in the machine's byte order, but pcapng is
+written in little-endian order here. So a big-endian machine converts the frames one by one.
 """
 
 import sys
@@ -11,6 +12,7 @@ from array import array
 from struct import Struct
 
 from virtfs.core.compiled import compiled
+from virtfs.core.offload import NEEDS_CSUM, summed, virtio_net_hdr
 from virtfs.core.pcapng import (
     FLAGS,
     INBOUND,
@@ -27,6 +29,7 @@ SECOND = 10**9
 TAG = 4  # bytes of a VLAN tag
 ADDRESSES = 12  # bytes of the two MAC addresses; the VLAN tag follows them
 VLAN_VALID, TPID_VALID = 1 << 4, 1 << 6  # TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID
+NO_CHECKSUM = 1 << 3  # TP_STATUS_CSUMNOTREADY
 C_VLAN = 0x8100
 OUTGOING = 4  # PACKET_OUTGOING: the host has sent the frame, towards virt
 
@@ -92,6 +95,8 @@ def _each(data: bytes | memoryview, at: int, count: int, interface_id: int, piec
     for _ in range(count):
         step, seconds, nanoseconds, captured, length, status, mac, kind = _head(data, at)
         frame = data[at + mac : at + mac + captured]
+        if status & NO_CHECKSUM and captured == length:
+            frame = _summed(frame, data[at + mac - virtio_net_hdr.size : at + mac])
         if status & VLAN_VALID:
             frame = _tagged(frame, status, *_vlan(data, at))
             captured += TAG
@@ -123,8 +128,14 @@ def _tagged(frame: bytes | memoryview, status: int, tci: int, tpid: int) -> byte
     return b"".join((frame[:ADDRESSES], tag, frame[ADDRESSES:]))
 
 
+def _summed(frame: bytes | memoryview, header: bytes | memoryview) -> bytes | memoryview:
+    """Return a complete frame with its checksum filled in. header: its struct virtio_net_hdr."""
+    flags, _, _, _, start, offset = virtio_net_hdr.unpack(header)
+    return summed(frame, start, offset) if flags & NEEDS_CSUM else frame
+
+
 def _equal(memory: memoryview, at: int, count: int, interface_id: int) -> tuple[int, bytes]:
-    """Convert the run of frames that begins at `at`: complete, untagged frames of the same length.
+    """Convert the run of frames that begins at `at`: complete, untagged frames of the same length, with checksums.
 
     Return the number of frames and their blocks; (0, b"") if the run is too short. at: offset of the first header.
     count: maximum number of frames.
@@ -152,7 +163,7 @@ def _equal(memory: memoryview, at: int, count: int, interface_id: int) -> tuple[
     times = column(_NANOSECONDS).tolist()
     begun = seconds * SECOND
     high = begun + min(times) >> 32
-    if status & VLAN_VALID or (begun + max(times)) >> 32 != high or mac % 4:
+    if status & (VLAN_VALID | NO_CHECKSUM) or (begun + max(times)) >> 32 != high or mac % 4:
         return 0, b""
     base = begun - (high << 32)
     kinds = memory[at + _KIND : at + _KIND + (count - 1) * step + 1 : step]

@@ -32,7 +32,7 @@ from virtfs.daemon.bridge_verbs import (
 from virtfs.daemon.earlier import Earlier, vanished_from_host
 from virtfs.daemon.kernel import Kernel
 from virtfs.host.bridge import HostBridge, find
-from virtfs.host.bridge_leave import Departure, addresses_of, settle
+from virtfs.host.bridge_leave import Departure, addresses_of, settle, settle_deleted
 from virtfs.host.bridge_make import make
 from virtfs.host.bridgeinfo import ask_link, details
 from virtfs.host.marks import adopting_of, alias_of, is_left, is_marked, set_mark
@@ -142,9 +142,12 @@ def state_of(kernel: Kernel, managed: Managed) -> Seen | None:
         host = _host(kernel, rtnl, managed)
         try:
             state = host.look()
+            its = host.adoptions
+            last = its.latest(rtnl, managed.index, state.up) if its.brought or its.recalled else its.last
             # A deletion that began during the query may show in part. The kernel holds a lock during the whole
             # deletion, and this request waits for it (net/core/rtnetlink.c rtnl_getlink).
             host.expect()
+            its.last = last
             if departures := settle(host, state):
                 if kernel.mark and managed.found is None:
                     with suppress(OSError):  # the next line that adds or deletes a member tries again
@@ -172,6 +175,19 @@ def disown(kernel: Kernel, managed: Managed) -> str:
         if name and managed.found is None and is_marked(alias_of(rtnl, managed.index), kernel.mark):
             set_mark(rtnl, "", managed.index)
         return name
+
+
+def settle_lost(kernel: Kernel, managed: Managed) -> tuple[str, list[Departure]]:
+    """Release a bridge that another program has renamed or deleted. Return its new name, or "" if it is deleted.
+
+    If it is deleted, give the addresses and routes that it had adopted back to its members, and return these members
+    too. If it is renamed, leave it as it is, without the mark.
+    """
+    name = disown(kernel, managed)
+    if name:
+        return name, []
+    with Rtnl() as rtnl:
+        return "", settle_deleted(rtnl, managed.index, managed.bridge.name, managed.adoptions)
 
 
 def new_name(managed: Managed) -> str:

@@ -13,7 +13,7 @@ from virtfs.core.grammar import Command
 from virtfs.core.line_text import format_command, writable
 from virtfs.core.quoting import quoted
 from virtfs.core.verbs import BRIDGE
-from virtfs.daemon.bridge_calls import Seen, disown, state_of
+from virtfs.daemon.bridge_calls import Seen, settle_lost, state_of
 from virtfs.daemon.bridge_registry import BridgeRegistry, Managed, vanished
 from virtfs.daemon.changes import Changes
 from virtfs.daemon.failed_lines import FailedLine, FailedLines
@@ -86,12 +86,12 @@ class BridgeFollower:
         seen = await self._kernel.call(state_of, self._kernel, managed)
         if seen is None:
             if not managed.bridge.lost and not managed.leaving:
-                self._lose(managed, await self._kernel.call(disown, self._kernel, managed))
+                self._lose(managed, *await self._kernel.call(settle_lost, self._kernel, managed))
         else:
             state = self._without_leaving(seen.state)
             self._tell_departures(managed, seen.departures)
             self._tell_members(managed, state, seen)
-            managed.bridge.lost = False
+            managed.bridge.lost, managed.returned = False, frozenset()
             if self._bridges.lost.get(managed.bridge.name) is managed:
                 del self._bridges.lost[managed.bridge.name]
                 log.info("%s, which was lost, has its name again", managed.bridge.name)
@@ -169,10 +169,11 @@ class BridgeFollower:
         """Return whether an interface of the daemon's namespace is a tap of the mount."""
         return self._registry.last_at((None, index)) is not None
 
-    def _lose(self, managed: Managed, renamed: str) -> None:
+    def _lose(self, managed: Managed, renamed: str, departures: Collection[Departure]) -> None:
         """Record that a bridge has vanished, unless virtfs itself is deleting it.
 
-        renamed: the name that another program has given it, or "" if it is gone.
+        renamed: the name that another program has given it, or "" if it is gone. departures: the members whose
+        addresses it had adopted.
         """
         bridge = managed.bridge
         if bridge.lost or managed.leaving:
@@ -180,10 +181,15 @@ class BridgeFollower:
         bridge.lost = True
         if self._bridges.find(bridge.name) is managed:
             managed.taps = frozenset(member.index for member in bridge.state.members if self._is_ours(member.index))
+            managed.returned = frozenset(departure.index for departure in departures if departure.returned)
             self._bridges.lost[bridge.name] = managed
             now = f"; it is {quoted(renamed)} now, and virtfs leaves it alone" if renamed else ""
             log.warning("%s%s", vanished(bridge.name).strerror, now)
             self._events.emit("lost", bridge.name)
+            for departure in departures:
+                log.warning("%s: %s", bridge.name, departure.sentence)
+                returned = int(departure.returned)
+                self._events.emit("leave", bridge.name, member=departure.member, returned=returned)
 
     def leave(self, index: int, tap: TapDevice) -> None:
         """Stop listing a tap as a member of its bridge, because virtfs is about to delete the tap.

@@ -28,6 +28,7 @@ class Managed:
     settings: the port settings that no verb sets, keyed by member name, as they were when virtfs attached.
     adoptions: the addresses and routes that the bridge has adopted from members.
     taps: the indices of the members that were taps of the mount when the bridge was lost.
+    returned: the indices of the members that got their addresses back when the bridge was lost.
     gone: the ports of taps of the mount that have left the bridge, by interface index.
     added: the names of the interfaces that lines have added and not deleted since.
     leaving: whether virtfs is releasing the bridge.
@@ -40,6 +41,7 @@ class Managed:
     settings: dict[str, Settings]
     adoptions: Adoptions
     taps: frozenset[int] = frozenset()
+    returned: frozenset[int] = frozenset()
     gone: dict[int, Port] = field(default_factory=dict)
     added: frozenset[str] = frozenset()
     leaving: bool = False
@@ -105,7 +107,8 @@ class BridgeRegistry:
         """
         managed.index, managed.found = new.index, new.found
         managed.settings, managed.adoptions = new.settings, new.adoptions
-        managed.taps, managed.gone, managed.added = frozenset(), gone, new.added
+        managed.taps, managed.returned = frozenset(), frozenset()
+        managed.gone, managed.added = gone, new.added
         managed.bridge.state, managed.bridge.lost = new.bridge.state, False
         self._indices = None
         self.lost.pop(managed.bridge.name, None)

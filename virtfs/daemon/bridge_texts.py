@@ -90,7 +90,7 @@ class BridgeTexts:
         names = [self._name(managed, member.index) for member in state.members]
         names += [self._name(managed, port.member.index) for port in gone]
         # These are changed in place, by another thread.
-        adoptions = its.own, tuple(its.brought.items()), tuple(its.recalled.items())
+        adoptions = its.own, tuple(its.brought.items()), tuple(its.recalled.items()), managed.returned
         return _Origins(state, gone, tuple(names), adoptions)
 
     def _make_lines(self, managed: Managed, origins: _Origins) -> _Lines:
@@ -118,8 +118,9 @@ class BridgeTexts:
         state = origins.state
         members = (*state.members, *(port.member for port in origins.gone))
         names = {member.index: name for member, name in zip(members, origins.names, strict=True)}
-        # The line of the bridge adopts the members that are not taps of the mount. No line adopts a tap again.
-        adopted = [index for index, name in names.items() if name is None]
+        # The line of the bridge adopts the members that are not taps of the mount. No line adopts a tap again, but if
+        # the bridge is lost, the line of a tap has the addresses that the tap has again.
+        adopted = [index for index, name in names.items() if name is None or index in managed.returned]
         state = replace(state, addresses=managed.adoptions.without_shares(state.addresses, adopted))
         if origins.gone:
             known = (*state.known, *(entry for port in origins.gone for entry in port.known))

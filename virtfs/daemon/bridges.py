@@ -24,6 +24,7 @@ from virtfs.daemon.registry import Registry
 from virtfs.files.bridges import RunBridge, bridge_directory
 from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory
+from virtfs.host.bridge_leave import addresses_of
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class Bridges:
                 self._bridges.expect_none(name)
                 await self._create(command, name, run, earlier)
             case "ensure":
-                await self._ensure(command, name, run, earlier)
+                return await self._ensure(command, name, run, earlier)
             case "destroy":
                 return await self._destroy(self._bridges.get(name))
             case _:
@@ -136,14 +137,16 @@ class Bridges:
             raise VirtError(errno.EPERM, "only root may change a bridge")
         return self._bridges.of(bridge)
 
-    async def _ensure(self, command: Command, name: BridgeName, run: RunBridge, earlier: Earlier) -> None:
+    async def _ensure(self, command: Command, name: BridgeName, run: RunBridge, earlier: Earlier) -> list[str]:
+        """Carry out the command `ensure`. Return warnings, as run() does."""
         managed = self._bridges.find(name)
         if managed is None:
             await self._create(command, name, run, earlier)
         elif await self._is_lost(managed):
-            await self._make_again(managed, command.actions)
+            return await self._make_again(managed, command.actions)
         else:
             await self._change(managed, command.actions, ensure=True)
+        return []
 
     async def _is_lost(self, managed: Managed) -> bool:
         """Query the kernel for whether a bridge is lost. OSError: the query failed."""
@@ -200,14 +203,17 @@ class Bridges:
         managed.adoptions.inherited = False
         return managed
 
-    async def _make_again(self, managed: Managed, actions: tuple[Action, ...]) -> None:
+    async def _make_again(self, managed: Managed, actions: tuple[Action, ...]) -> list[str]:
         """Make a lost bridge again, as its lines in ctl say, and carry out a line. If this fails, it stays lost.
 
+        Return a sentence for each adopted member whose addresses the bridge had and now lacks.
         VirtError: EBUSY, a member is in another bridge, for example because this bridge was renamed; ENXIO, a member
         does not exist; other errors from the verbs.
         """
         name, texts = managed.bridge.name, self._texts
         new = await self._make(name, actions, ensure=True, lost=managed)
+        before, adoptions = managed.bridge.state.addresses, managed.adoptions
+        shares = adoptions.shares(adoptions.names, before)
         lost = texts.of_lost_taps(managed)
         self._bridges.restore(managed, new, {interface.place[1]: port for interface, port in lost.items()})
         for interface in lost:
@@ -215,6 +221,12 @@ class Bridges:
         await self._follower.look_after(managed)  # events about the new bridge were ignored until now
         self._tell_made(managed)
         log.info("%s, which was lost, is made again", name)
+        lacking = {member: its.difference(managed.bridge.state.addresses) for member, its in shares.items()}
+        return [
+            f"{name} is made again without {addresses_of(its)}, which it had adopted from {quoted(member)}"
+            for member, all_ in lacking.items()
+            if (its := frozenset(address for address in all_ if not address.ip.is_link_local))
+        ]
 
     def _tell_made(self, managed: Managed) -> None:
         self._events.emit("create", managed.bridge.name)

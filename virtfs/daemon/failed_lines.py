@@ -1,6 +1,7 @@
-"""Lines of the state file that could not be replayed.
+"""Lines of the state file that could not be replayed, and the lines of members that have vanished from a bridge.
 
-They stay in the file as comments. The command `retry` and the next mount retry them.
+They stay in the text of ctl, and so in the state file if there is one, as comments. The command `retry` and the next
+mount retry them.
 """
 
 import logging
@@ -88,7 +89,7 @@ class FailedLines:
 
     def _drop(self, chosen: Callable[[FailedLine], bool]) -> None:
         for one in filter(chosen, self._all):
-            log.info("state file: a newer command replaces %s", quoted(one.line))
+            log.info("a newer command replaces the line that was not replayed, %s", quoted(one.line))
         self._all = [one for one in self._all if not chosen(one)]
 
     def about(self, target: object) -> bool:

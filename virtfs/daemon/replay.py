@@ -130,7 +130,7 @@ class Replay:
             else:
                 done += 1
                 self._failed.replace(one, None)
-                log.info("state file: %s is carried out", quoted(one.line))
+                log.info("retry: %s is carried out", quoted(one.line))
         if done or refusals:
             self._events.emit("retry", "state", done=done, failed=len(refusals))
         if refusals:

@@ -28,8 +28,9 @@ from virtfs.forward.wire import Wire
 class Reports:
     """Generates the texts of the report files (files.tree.Reports).
 
-    directory: the path of the mount point, which `metrics` shows. options: the mount options. limits: the limits of the
-    mount. memory: the memory accounts of the mount. status.json shows the last three.
+    directory: the path of the mount point, which `metrics` shows. options: the mount options. netns: the inode of the
+    network namespace of the mount. limits: the limits of the mount. memory: the memory accounts of the mount.
+    status.json shows the last four.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Reports:
         changes: Changes,
         directory: str,
         options: str,
+        netns: int,
         limits: Limits,
         memory: Memory,
     ) -> None:
@@ -57,6 +59,7 @@ class Reports:
         self._changes = changes
         self.directory = directory
         self._options = options
+        self._netns = netns
         self._limits = limits
         self.memory = memory
 
@@ -108,7 +111,7 @@ class Reports:
     def status(self, version: str) -> Iterator[str]:
         """Yield the text of status.json in pieces. Each interface, bridge and cable in it is a snapshot of its own."""
         state, limits, memory = self._state.report(), asdict(self._limits), self.memory.describe()
-        return status_pieces(version, *self._objects(), self._options, state, limits, memory)
+        return status_pieces(version, *self._objects(), self._options, self._netns, state, limits, memory)
 
     def topology(self) -> Iterator[str]:
         """Yield a graph of the network for Graphviz in pieces. Each object in it is a snapshot of its own."""

@@ -58,6 +58,7 @@ from virtfs.fuse.libfuse_pair import SLOW_REPLY, ProtocolTooOld
 from virtfs.fuse.protocol import LONGEST_REQUEST
 from virtfs.fuse.text_pollers import texts_changed
 from virtfs.host.marks import mark_of
+from virtfs.host.netns import own_identity
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +145,7 @@ class Daemon:
             self.changes,
             directory,
             options,
+            own_identity()[1],
             limits,
             self.memory,
         )

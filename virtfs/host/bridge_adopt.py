@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any
+from typing import Any, NamedTuple
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ip import IpInterface
@@ -53,12 +53,28 @@ def _network(family: Any, address: Any, length: Any) -> tuple[object, ...]:
     return family, ip_network((address, length), strict=False).network_address.packed, length
 
 
-def ip_config(rtnl: Rtnl, index: int) -> IpConfig:
+class IpRecords(NamedTuple):
+    """Addresses and routes of one interface, in the kernel's order, with all that the kernel reports of them."""
+
+    addresses: tuple[AddressRecord, ...] = ()
+    routes: tuple[RouteRecord, ...] = ()
+
+    @property
+    def keys(self) -> IpConfig:
+        """The identities of these addresses and routes."""
+        return IpConfig(
+            frozenset(address.key for address in self.addresses), frozenset(route.key for route in self.routes)
+        )
+
+
+def ip_records(rtnl: Rtnl, index: int) -> IpRecords:
     """Return the addresses and routes that an interface has now."""
-    return IpConfig(
-        frozenset(address.key for address in addresses(rtnl, index)),
-        frozenset(route.key for route in routes(rtnl, index)),
-    )
+    return IpRecords(tuple(addresses(rtnl, index)), tuple(routes(rtnl, index)))
+
+
+def ip_config(rtnl: Rtnl, index: int) -> IpConfig:
+    """Return the identities of the addresses and routes that an interface has now."""
+    return ip_records(rtnl, index).keys
 
 
 @dataclass(slots=True)
@@ -74,6 +90,9 @@ class Adoptions:
     the member has vanished. kept: the addresses and routes of the members that have vanished from this bridge, by name.
     note() removes the entries of a member. names: the names of the members in `brought`.
 
+    last: the addresses and routes that the bridge had when it was last queried. If another program deletes the bridge,
+    the kernel has them no more.
+
     An address or route of unknown origin is attributed to the member that was adopted first. Its origin is unknown if
     it was added later (by DHCP or by hand), or if an earlier daemon adopted the members.
     """
@@ -84,6 +103,7 @@ class Adoptions:
     recalled: dict[str, frozenset[IpInterface]] = field(default_factory=dict)
     kept: dict[str, IpConfig] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
+    last: IpRecords = field(default_factory=IpRecords)
 
     def note(self, rtnl: Rtnl, bridge: int, port: int) -> None:
         """Record the addresses and routes of a port. Call this before adopt().
@@ -102,11 +122,15 @@ class Adoptions:
     def _take_vanished(self, rtnl: Rtnl, bridge: int, name: str) -> IpConfig:
         """Return the addresses and routes that the bridge has from a member that is back, and forget them."""
         recalled = self.recalled.pop(name, frozenset())
-        return _part_of(rtnl, bridge, recalled) | self.kept.pop(name, IpConfig())
+        part = _part_of(ip_records(rtnl, bridge), recalled) if recalled else IpConfig()
+        return part | self.kept.pop(name, IpConfig())
 
     def _of_vanished(self, rtnl: Rtnl, bridge: int) -> IpConfig:
         """Return the addresses and routes that the bridge has from members that have vanished."""
-        parts = (_part_of(rtnl, bridge, its) for its in list(self.recalled.values()))
+        return self._of_vanished_in(ip_records(rtnl, bridge)) if self.recalled or self.kept else IpConfig()
+
+    def _of_vanished_in(self, present: IpRecords) -> IpConfig:
+        parts = (_part_of(present, its) for its in list(self.recalled.values()))
         return reduce(IpConfig.__or__, (*parts, *self.kept.values()), IpConfig())
 
     def forget(self, port: int) -> None:
@@ -185,21 +209,50 @@ class Adoptions:
 
     def staying(self, rtnl: Rtnl, bridge: int, port: int) -> IpConfig:
         """Return the addresses and routes that stay on the bridge when a member leaves."""
+        return self._staying_in(ip_records(rtnl, bridge), port)
+
+    def _staying_in(self, present: IpRecords, port: int) -> IpConfig:
         if next(iter(self.brought)) != port:
-            return (ip_config(rtnl, bridge) - self.brought[port]) | self.own
+            return (present.keys - self.brought[port]) | self.own
         others = (held for index, held in self.brought.items() if index != port)
-        return reduce(IpConfig.__or__, others, self.own | self._of_vanished(rtnl, bridge))
+        return reduce(IpConfig.__or__, others, self.own | self._of_vanished_in(present))
+
+    def latest(self, rtnl: Rtnl, bridge: int, up: bool) -> IpRecords:
+        """Return the addresses and routes of the bridge, for `last`.
+
+        The kernel removes the routes and the IPv6 addresses of a bridge that is set down, for example before
+        brctl(8) deletes it. They stay in the result. up: whether the bridge is up.
+        """
+        now, last = ip_records(rtnl, bridge), self.last
+        if up:
+            return now
+        known, there = last.keys.addresses, now.keys.addresses
+        stay = (a for a in last.addresses if a.key in there or a.head[0] == socket.AF_INET6)
+        return IpRecords((*stay, *(a for a in now.addresses if a.key not in known)), last.routes)
+
+    def last_of(self, port: int) -> IpRecords:
+        """Return the part of `last` that a member would get if it left the bridge."""
+        staying = self._staying_in(self.last, port)
+        stays = _Staying(staying, self.last.addresses)
+        its = tuple(address for address in self.last.addresses if address.key not in staying.addresses)
+        return IpRecords(its, tuple(route for route in self.last.routes if not stays(route)))
+
+    def last_of_vanished(self, name: str) -> IpRecords:
+        """Return the part of `last` that belongs to a member that has vanished."""
+        keys = _part_of(self.last, self.recalled.get(name, frozenset())) | self.kept.get(name, IpConfig())
+        its = tuple(address for address in self.last.addresses if address.key in keys.addresses)
+        return IpRecords(its, tuple(route for route in self.last.routes if route.key in keys.routes))
 
 
-def _part_of(rtnl: Rtnl, bridge: int, recalled: frozenset[IpInterface]) -> IpConfig:
+def _part_of(present: IpRecords, recalled: frozenset[IpInterface]) -> IpConfig:
     """Return the recalled addresses that a bridge still has, and its routes to or through their networks."""
-    keys, all_routes = {_key(address) for address in recalled}, routes(rtnl, bridge)
-    there = frozenset(address.key for address in addresses(rtnl, bridge) if address.key in keys)
+    keys = {_key(address) for address in recalled}
+    there = frozenset(address.key for address in present.addresses if address.key in keys)
     networks = IpConfig(there).networks
     through = [address.network for address in recalled]
     its = [
         route.key
-        for route in all_routes
+        for route in present.routes
         if route.network in networks or any(route.gateway in network for network in through if route.gateway)
     ]
     return IpConfig(there, frozenset(its))
@@ -244,6 +297,31 @@ def bring_back(rtnl: Rtnl, bridge: int, port: int, staying: IpConfig) -> None:
     """
     for _step in _back(rtnl, bridge, port, staying, None):
         pass
+
+
+def add_again(rtnl: Rtnl, its: IpRecords, port: int, bridge: int, name: str) -> None:
+    """Add addresses and routes of a bridge that has been deleted to an interface.
+
+    An interface that is down gets no routes, because it cannot have any.
+    bridge, name: the index and the name that the bridge had. VirtError: the first refusal of the kernel; the addresses
+    and routes that it does not refuse are added in any case.
+    """
+    target = link(rtnl, port)
+    refusals: list[VirtError] = []
+    for address in its.addresses:
+        try:
+            address.on(port, target.name, name).add(rtnl)
+        except VirtError as refusal:
+            refusals.append(refusal)
+    there = ip_config(rtnl, port).routes
+    for route in its.routes if target.up else ():
+        try:
+            if route.shared or route.key not in there:
+                route.on(port, bridge).add(rtnl)
+        except VirtError as refusal:
+            refusals.append(VirtError(refusal.errno, f"the route {quoted(str(route))}: {refusal.strerror}"))
+    if refusals:
+        raise refusals[0]
 
 
 def _back(rtnl: Rtnl, bridge: int, port: int, staying: IpConfig, to: int | None) -> Iterator[str]:

@@ -3,6 +3,9 @@
 Another program may take an adopted member out of the bridge, or delete it, while the bridge has the only copy of the
 machine's addresses. If the member still exists, it gets its addresses and routes back at once, as `delete` does it.
 Otherwise the bridge keeps them, until the member is adopted again or the bridge is released.
+
+Another program may also delete the bridge itself, and with it the kernel's only copy. The members get back what the
+bridge had when it was last queried.
 """
 
 from dataclasses import dataclass
@@ -12,10 +15,10 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ip import IpInterface
 from virtfs.core.quoting import quoted
 from virtfs.host.bridge import HostBridge, master_of
-from virtfs.host.bridge_adopt import bring_back, set_up
+from virtfs.host.bridge_adopt import Adoptions, add_again, bring_back, set_up
 from virtfs.host.bridgeinfo import ask_link
 from virtfs.host.netlink_messages import IFF_UP
-from virtfs.host.rtnl import name_of
+from virtfs.host.rtnl import Rtnl, name_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +56,46 @@ def _settle(bridge: HostBridge, index: int, its: frozenset[IpInterface]) -> Depa
             why = f"has left the bridge, and its addresses cannot be moved back: {refusal.strerror}"
         else:
             adoptions.forget(index)
-            return Departure(name, index, True, f"{quoted(name)} has left the bridge{_returned(bridge, name, its)}")
+            return Departure(name, index, True, f"{quoted(name)} has left the bridge{_returned(rtnl, name, its)}")
     adoptions.keep_all(index, its)
     reason = f"{quoted(name)} {why}"
     return Departure(name, index, False, f"{reason}{_kept(bridge, name, its)}", reason)
 
 
-def _returned(bridge: HostBridge, name: str, its: frozenset[IpInterface]) -> str:
+def _returned(rtnl: Rtnl, name: str, its: frozenset[IpInterface]) -> str:
     if not its:
         return ""
-    master = master_of(bridge.rtnl, name)
+    master = master_of(rtnl, name)
     useless = f', but they do not work while it is in "{master}"' if master else ""
     return f", and has its addresses again: {addresses_of(its)}{useless}"
+
+
+def settle_deleted(rtnl: Rtnl, bridge: int, called: str, adoptions: Adoptions) -> list[Departure]:
+    """Give the addresses and routes that a deleted bridge had adopted back to those of its members that still exist.
+
+    bridge, called: the index and the name that the bridge had. `adoptions` is not changed, because the lines of the
+    bridge depend on it.
+    """
+    vanished = (adoptions.recalled.keys() | adoptions.kept.keys()).difference(adoptions.names.values())
+    ports: list[tuple[int | str, str]] = [*adoptions.names.items(), *((name, name) for name in sorted(vanished))]
+    departures = []
+    for port, name in ports:
+        its = adoptions.last_of(port) if isinstance(port, int) else adoptions.last_of_vanished(port)
+        present, wire = frozenset(record.address for record in its.addresses), ask_link(rtnl, port)
+        if wire is None:
+            lost = f": {addresses_of(present)} are lost" if present else ""
+            departures.append(Departure(name, 0, False, f"{quoted(name)} is gone too{lost}", "is gone"))
+            continue
+        index: int = wire["index"]
+        try:
+            add_again(rtnl, its, index, bridge, called)
+        except VirtError as refusal:
+            why = f"not all addresses and routes can be moved back: {refusal.strerror}"
+            departures.append(Departure(name, index, False, f"{quoted(name)} has left the bridge: {why}", why))
+        else:
+            sentence = f"{quoted(name)} has left the bridge{_returned(rtnl, name_of(wire), present)}"
+            departures.append(Departure(name, index, True, sentence))
+    return departures
 
 
 def _kept(bridge: HostBridge, name: str, its: frozenset[IpInterface]) -> str:

@@ -9,10 +9,11 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from errno import EADDRNOTAVAIL, EEXIST, ESRCH
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 from typing import Final, Self
 
 from virtfs.core.errors import VirtError
+from virtfs.core.ip import IpInterface
 from virtfs.host.netlink_attributes import Attributes, pack, parse
 from virtfs.host.netlink_messages import RTM_DELADDR, RTM_DELROUTE, RTM_GETADDR, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWROUTE
 from virtfs.host.rtnl import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Rtnl
@@ -55,6 +56,12 @@ class AddressRecord:
         """The identity of the address, independent of its interface: family, address, prefix length."""
         own = self.attributes.get(_IFA_LOCAL) or self.attributes.get(_IFA_ADDRESS)
         return self.head[0], own, self.head[1]
+
+    @property
+    def address(self) -> IpInterface:
+        """The address with its prefix length."""
+        own = self.attributes.get(_IFA_LOCAL) or self.attributes[_IFA_ADDRESS]
+        return ip_interface((own, self.head[1]))
 
     @property
     def configuration(self) -> tuple[object, ...]:
@@ -232,7 +239,11 @@ def restore(rtnl: Rtnl, index: int, name: str, before: Sequence[AddressRecord], 
 
 
 def routes(rtnl: Rtnl, index: int) -> list[RouteRecord]:
-    """Return the unicast routes that lead out of an interface, from all routing tables."""
+    """Return the unicast routes that lead out of an interface, from all routing tables.
+
+    Those without a gateway come first: the kernel refuses a gateway that no route reaches. NetworkManager adds the
+    route of an address itself (noprefixroute), so that the address does not bring it.
+    """
     found: list[RouteRecord] = []
     for family in _FAMILIES:
         for reply in rtnl.dump(RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
@@ -240,7 +251,7 @@ def routes(rtnl: Rtnl, index: int) -> list[RouteRecord]:
             *_, kind, flags = route.head
             if kind == _RTN_UNICAST and not flags & _RTM_F_CLONED:
                 found.extend(part for part in _split_hops(route) if part.leads_out_of(index))
-    return found
+    return sorted(found, key=lambda route: route.shared or bool(route.attributes.keys() & {_RTA_GATEWAY, _RTA_VIA}))
 
 
 def _split_hops(route: RouteRecord) -> Iterator[RouteRecord]:

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from virtfs.core.errors import VirtError
@@ -44,6 +45,15 @@ def open_netns(name: str) -> int:
 def name_of(fd: int) -> str | None:
     """Return the ip-netns(8) name of a namespace, or None if it has none. OSError: EMFILE, ENFILE, ENOMEM."""
     wanted = netns.identity(fd)
+    return _name(lambda status: (status.st_dev, status.st_ino) == wanted)
+
+
+def name_of_inode(inode: int) -> str | None:
+    """Return the ip-netns(8) name of the namespace with this inode, or None if it has none."""
+    return _name(lambda status: status.st_ino == inode)
+
+
+def _name(wanted: Callable[[os.stat_result], bool]) -> str | None:
     try:
         entries = sorted(NAMED.iterdir())
     except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -53,6 +63,6 @@ def name_of(fd: int) -> str | None:
             status = entry.stat()
         except OSError:
             continue
-        if (status.st_dev, status.st_ino) == wanted:
+        if wanted(status):
             return entry.name
     return None

@@ -6,6 +6,9 @@ The kernel writes each frame with its timestamp into the current block of a ring
 to this process when the block is full or its time-out has expired. So one wake-up serves a whole block of frames. The
 kernel counts the frames that do not fit in the ring.
 
+The kernel puts a struct virtio_net_hdr before each frame (PACKET_VNET_HDR). If a host has left a checksum to its
+network card, the header says where it belongs. On a cable no card fills it in, so core.tpacket does.
+
 The ring gets the frames that pass the queueing discipline of the interface, but not those of a program that bypasses
 the queueing discipline (PACKET_QDISC_BYPASS, packet(7)). An open ring keeps the network namespace of its interface
 alive.
@@ -33,7 +36,7 @@ _SOL_PACKET = 263
 _PACKET_RX_RING = 5
 _PACKET_STATISTICS = 6
 _PACKET_VERSION = 10
-_PACKET_RESERVE = 12
+_PACKET_VNET_HDR = 15
 _TPACKET_V3 = 2
 # struct tpacket_req3: block size, blocks, frame size, frames, time-out of a block in ms, 0, 0
 _REQ3 = Struct("7I").pack
@@ -46,10 +49,6 @@ _STATUS, _FRAMES = 2, 3
 # Fields of a block: number of frames, offset of the first frame, bytes in use.
 _DESCRIPTION = Struct("12x3I").unpack_from
 _FRAME_SIZE = 2048  # bytes; TPACKET_V3 ignores the frame size, but it must divide the block size
-
-# The value of PACKET_RESERVE, in bytes. It moves the frame from offset 82 to offset 84, counted from its struct
-# tpacket3_hdr. 84 is a multiple of 4, so the frame can be copied in 32-bit words.
-_RESERVE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,9 @@ class PacketRing:
             frames = size.bytes // _FRAME_SIZE
             request = _REQ3(size.block, size.blocks, _FRAME_SIZE, frames, size.wait, 0, 0)
             listener.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V3)
-            listener.setsockopt(_SOL_PACKET, _PACKET_RESERVE, _RESERVE)
+            # The header's 10 bytes also move the frame to offset 92, counted from its struct tpacket3_hdr. 92 is a
+            # multiple of 4, so the frame can be copied in 32-bit words.
+            listener.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
             listener.setsockopt(_SOL_PACKET, _PACKET_RX_RING, request)
             ring = cls(listener, size)
         except BaseException:

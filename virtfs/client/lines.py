@@ -10,7 +10,7 @@ from virtfs.core.arguments import parse_description, parse_mark
 from virtfs.core.errors import VirtError
 from virtfs.core.impairment import BOTH, UNIMPAIRED
 from virtfs.core.impairment_text import WORDS, format_impairments, parse_impairments
-from virtfs.core.quantities import splits_unit
+from virtfs.core.quantities import hint_of_unit
 from virtfs.core.quoting import quoted
 from virtfs.core.verbs import VIRT, Noun, find
 
@@ -248,8 +248,8 @@ def _check_unit(name: str, value: object) -> None:
     if name not in _UNITS or value is None:
         return
     given = str(value).split()
-    if split := [number + unit for number, unit in pairwise(given) if splits_unit(number, unit)]:
-        raise TypeError(f"{name}={value!r}: write {quoted(split[0])}, without a blank")
+    if hints := [hint for number, unit in pairwise(given) if (hint := hint_of_unit(number, unit))]:
+        raise TypeError(f"{name}={value!r}{hints[0]}")
     if any(word[-1:].isdigit() for word in given):
         raise TypeError(f'{name}={value!r} has no unit: give a text, such as {name}="{_UNITS[name]}"')
 

@@ -200,7 +200,7 @@ _LABS = """
 
 def test_hosts_and_cables(pytester: pytest.Pytester, elsewhere: Place) -> None:
     pytester.makepyfile(_LABS)
-    pytester.run(*elsewhere.command(*command(pytester)), timeout=50).assert_outcomes(passed=8)
+    pytester.run(*elsewhere.command(*command(pytester)), timeout=50).assert_outcomes(passed=9)
 
 
 _LINES = """

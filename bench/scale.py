@@ -22,6 +22,7 @@ from results import Results
 
 MANY = 1000  # interfaces that are created, measured and left idle
 MOST = 4000  # interfaces that are destroyed
+PORTS = 300  # interfaces that become ports of one bridge
 IDLE_SECONDS = 10
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MOUNT: list[str | Path] = [sys.executable, "-m", "virtfs", "mount", "-f"]
@@ -63,10 +64,15 @@ def timed(pid: int, step: Callable[[], object]) -> Took:
 
 def write(server: Server, verb: str, count: int) -> None:
     """Write a line for each of `count` interfaces to ctl, with one write(2)."""
-    data = "".join(f"{verb} {unit}\n" for unit in range(count)).encode()
+    write_lines(server, [f"{verb} {unit}" for unit in range(count)])
+
+
+def write_lines(server: Server, lines: list[str]) -> None:
+    """Write lines to ctl, with one write(2)."""
+    data = "".join(f"{line}\n" for line in lines).encode()
     with open(server.directory / "ctl", "wb", buffering=0) as ctl:
         if ctl.write(data) != len(data):
-            fail(f"ctl has taken only part of {count} lines")
+            fail(f"ctl has taken only part of {len(lines)} lines")
 
 
 def resident(pid: int) -> int:
@@ -140,6 +146,19 @@ def create(report: Report, rounds: int) -> None:
         report.line("deleted by ip -batch", rival, "s")
 
 
+def ports(report: Report, rounds: int) -> None:
+    """Measure the creation of PORTS interfaces that become ports of one bridge."""
+    print(f"\n{PORTS} ports of a bridge")
+    with virtfs() as server:
+        write_lines(server, ["create bridge0 up"])
+        took = timed(server.pid, lambda: write_lines(server, [f"create {n} up bridge bridge0" for n in range(PORTS)]))
+        report.line("created by one write", took.seconds, "s", 3, f"  server {took.server:.2f} s")
+    steps = ("tuntap add dev x{} mode tap", "link set x{} up", "link set x{} master other")
+    rival = batch(["link add other type bridge", *(step.format(n) for n in range(PORTS) for step in steps)])
+    report.line("created by ip -batch", rival, "s")
+    batch([f"link del {name}" for name in ("other", *(f"x{n}" for n in range(PORTS)))])
+
+
 def destroy(report: Report, rounds: int) -> None:
     """Measure the destruction of MOST interfaces by one write, and by the end of the mount."""
     print(f"\n{MOST} interfaces")
@@ -154,7 +173,7 @@ def destroy(report: Report, rounds: int) -> None:
         report.line("destroyed at the end of the mount", time.monotonic() - began, "s", 1)
 
 
-PARTS = {"ready": ready, "create": create, "destroy": destroy}
+PARTS = {"ready": ready, "create": create, "ports": ports, "destroy": destroy}
 
 
 def main() -> None:

@@ -57,6 +57,40 @@ async def test_a_refresh_that_has_begun_counts_only_when_it_is_done() -> None:
     kernel.close()
 
 
+class Long(Slow):
+    """Bridges whose refresh takes a second."""
+
+    async def refresh(self, bridge: Bridge | None) -> None:
+        self.begun += 1
+        await trio.sleep(1)
+        self.done += 1
+
+
+def test_refreshes_in_the_background_take_a_third_of_the_time() -> None:
+    """Each line that adds a port causes events, so lines would take longer with each port."""
+
+    async def hear_always(bridges: Long) -> None:
+        while True:
+            bridges.hear(Overflow())
+            await trio.sleep(0.1)
+
+    async def main() -> None:
+        kernel = Kernel()
+        bridges = Long(kernel)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bridges.follow)
+            nursery.start_soon(hear_always, bridges)
+            await trio.sleep(30.5)
+            assert (bridges.begun, bridges.done) == (11, 10)
+            nursery.start_soon(bridges.catch_up)
+            await trio.sleep(0.1)
+            assert bridges.begun == 12, "a reader does not wait for its turn"
+            nursery.cancel_scope.cancel()
+        kernel.close()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
 def reports(follower: BridgeFollower, *events: Event) -> list[bool]:
     """Return which of these events schedule a refresh of the bridges."""
     scheduled = []

@@ -17,7 +17,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
 from virtfs.core.ip import IpInterface
-from virtfs.host import bridgeinfo, rtnl
+from virtfs.host import bridgeinfo, bridgeports, rtnl
 from virtfs.host.netlink_messages import address as an_address
 from virtfs.host.netlink_messages import addresses as question
 from virtfs.host.netlink_values import address_of
@@ -212,8 +212,8 @@ def test_a_part_of_the_members_of_a_bridge_is_lost(network: None, lost: int) -> 
         bridge = socket.if_nametoindex("both")
         asker.ask(RTM_SETLINK, link(socket.if_nametoindex(tap.name()), ("IFLA_MASTER", bridge)))
         with losing(lost) as loser:
-            members = bridgeinfo.dump_members(loser, bridge)
-        assert [member.get_attr("IFLA_IFNAME") for member in members] == ["tap1"]
+            members = bridgeports.ports_of(loser, bridge)
+        assert [member.name for member in members] == ["tap1"]
 
 
 def test_answers_that_exceed_the_receive_buffer(network: None) -> None:
@@ -298,7 +298,7 @@ def test_closing_the_socket_leaves_no_garbage(network: None) -> None:
             assert link.get_attr("IFLA_MTU")
             assert link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") is None
             assert link.get_nested("IFLA_AF_SPEC", "AF_INET") is not None
-            assert bridgeinfo.dump_members(rtnl, 12345) == []
+            assert bridgeports.ports_of(rtnl, 12345) == []
 
     look()  # pyroute2 makes its classes at the first use
     gc.collect()

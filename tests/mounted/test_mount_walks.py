@@ -39,8 +39,9 @@ def test_a_walk_changes_nothing(mount: Mount) -> None:
         mount.sh("rm -rf /mnt/copy*")
         mount.sh(walk, seconds=60)
         assert everything(mount) == told, name
-        lines = events.call(os.read, 1 << 16).decode() if events.poll() else ""
-        assert all("history" in line for line in lines.splitlines()), f"{name}: {lines}"
+        text = events.call(os.read, 1 << 16).decode() if events.poll() else ""
+        lines = [line for line in text.splitlines() if " drop " not in line]  # two frames did not fit into the backlog
+        assert all("history" in line for line in lines), f"{name}: {lines}"
     assert reader.read() == frame(99)
     taker = first.open(os.O_RDONLY)
     assert [taker.read() for _ in range(4)] == [frame(60, number) for number in range(2, 6)]

@@ -9,7 +9,7 @@ from virtfs.core.bridge import Bridge, BridgeState, FdbEntry, Member
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName
 from virtfs.host.bridge_adopt import Adoptions
-from virtfs.host.bridgeinfo import Settings
+from virtfs.host.bridgeports import Settings
 
 
 class Port(NamedTuple):

@@ -19,7 +19,8 @@ from virtfs.core.ip import IpInterface
 from virtfs.core.leftover import adopted, cut_short
 from virtfs.host.bridge import HostBridge, master_of
 from virtfs.host.bridge_leave import give_back_recalled, settle
-from virtfs.host.bridgeinfo import Settings, ask_link
+from virtfs.host.bridgeinfo import ask_link
+from virtfs.host.bridgeports import Settings
 from virtfs.host.marks import adopting, adopting_of, alias_of, set_mark
 from virtfs.host.rtnl import Rtnl
 

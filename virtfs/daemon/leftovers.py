@@ -18,7 +18,7 @@ from virtfs.daemon.failed_lines import replayable
 from virtfs.daemon.netns_verb import destination
 from virtfs.host import marks, netns
 from virtfs.host.bridge import HostBridge
-from virtfs.host.bridgeinfo import dump_members
+from virtfs.host.bridgeports import ports_of
 from virtfs.host.links import Links
 from virtfs.host.netnames import open_netns
 from virtfs.host.rtnl import Rtnl
@@ -87,7 +87,7 @@ def _has_adopted(found: marks.Marked) -> bool:
     if not found.adopting or found.netns != netns.own_identity():
         return bool(found.adopting)
     with Rtnl() as rtnl:
-        return any(member["index"] in found.adopting for member in dump_members(rtnl, found.index))
+        return any(port.index in found.adopting for port in ports_of(rtnl, found.index))
 
 
 def _removable(found: marks.Marked) -> bool:

@@ -119,13 +119,16 @@ class DeviceHandle:
     unfinished: the part of a split frame that has not been written yet, as (id of the writing thread, offset, length).
     None if there is no such part.
     splits: whether a piece of a split call has been seen.
+    later: whether the current write is a later piece of a split call. hidden: the error of such a piece, or None.
     """
 
     __slots__ = (
         "_filled",
         "_heir",
         "dropped",
+        "hidden",
         "kh",
+        "later",
         "node",
         "parked",
         "reads",
@@ -147,7 +150,8 @@ class DeviceHandle:
         self.told = 0
         self.whole: dict[int, int] = {}
         self.unfinished: tuple[int, int, int] | None = None
-        self.splits = False
+        self.splits = self.later = False
+        self.hidden: VirtError | None = None
         self._filled = self._heir = 0
         self.reads = self.dropped = self.parked = 0
 
@@ -203,6 +207,14 @@ class DeviceHandle:
 
     def cut(self) -> None:
         """Count a frame that was sent without its end, because `write` mistook its first piece for a whole frame."""
+
+    def failed(self, error: OSError) -> None:
+        """Keep the error of a write, if the kernel hides it: a call whose earlier pieces were taken returns their length.
+
+        The program then writes the rest as a new call, which fails with this error.
+        """
+        if self.later and isinstance(error, VirtError):
+            self.hidden = error
 
     def written(self) -> int | None:
         """Continue a waiting write. Called whenever `waiters` is woken.

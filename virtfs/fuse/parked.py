@@ -254,6 +254,7 @@ class Waiting:
         try:
             taken = handle.written()
         except OSError as error:
+            handle.failed(error)
             self._answers.fail(unique, error.errno or errno.EIO)
         except Exception:
             log.exception("pending write (request %d) failed", unique)

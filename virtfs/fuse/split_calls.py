@@ -1,4 +1,7 @@
-"""Reassembly of writes that FUSE has split, for files where one write(2) is one frame.
+"""Writes that FUSE has split into several requests.
+
+Where one write(2) is one frame, the pieces are reassembled. Other files take one piece after the other. If such a file
+refuses a later piece, the kernel reports only the length of the earlier ones, so the next write fails with the error.
 
 The kernel splits a call of more than 256 buffers (writev(2)) or 1 MiB into several WRITEs (fs/fuse/file.c
 fuse_direct_io), and truncates a call at RLIMIT_FSIZE (fs/read_write.c generic_write_check_limits). A WRITE does not
@@ -35,14 +38,14 @@ _NEVER = 1 << 62  # a threshold above the size of any WRITE, so that no WRITE is
 def write_piece(handle: DeviceHandle, thread: int, offset: int, flags: int, data: memoryview) -> int | None:
     """Take a WRITE that may be one piece of a longer call. The result is that of DeviceHandle.write().
 
-    OSError: EFBIG, RLIMIT_FSIZE has truncated the frame; EFAULT, the rest of the frame cannot be read from the writer's
+    A file that takes pieces need not be asked this for a WRITE at offset 0, unless its last one was a later piece.
+    OSError: that of DeviceHandle.write(), for this WRITE or for an earlier one whose error the kernel has hidden; EFBIG, RLIMIT_FSIZE has truncated the frame; EFAULT, the rest of the frame cannot be read from the writer's
     memory. In both cases nothing is sent.
     """
     if len(handle.whole) >= THREADS:
         handle.whole.clear()
     if not handle.messages:
-        handle.whole[thread] = _NEVER
-        return handle.write(data)
+        return _write_next(handle, thread, offset, flags, data)
     size = len(data)
     if handle.unfinished is not None:
         expected, left = handle.unfinished, handle.unfinished[2] - size
@@ -71,6 +74,24 @@ def write_piece(handle: DeviceHandle, thread: int, offset: int, flags: int, data
     handle.write(data if size > LONGEST else memoryview(fetch(thread, buffers, p.MAX_WRITE)))
     handle.unfinished = thread, offset + size, total - size
     return size
+
+
+def _write_next(handle: DeviceHandle, thread: int, offset: int, flags: int, data: memoryview) -> int | None:
+    """Take a WRITE of a file that takes pieces. See DeviceHandle.failed()."""
+    if offset and not flags & os.O_APPEND:
+        buffers = _buffers(thread)
+        handle.later = buffers is None or sum(length for _, length in buffers) > len(data)
+        handle.whole.clear()  # so the next WRITE comes here, whichever thread it is from
+    else:
+        hidden, handle.later, handle.hidden = handle.hidden, False, None
+        handle.whole[thread] = _NEVER
+        if hidden is not None:
+            raise hidden
+    try:
+        return handle.write(data)
+    except VirtError as error:
+        handle.failed(error)
+        raise
 
 
 def _write_at(handle: DeviceHandle, thread: int, data: memoryview) -> int | None:

@@ -40,6 +40,7 @@ Bridges:
     bridge              configures a bridge
     bridge_make         creates a bridge
     bridgeinfo          reads a bridge's state
+    bridgeports         reads a bridge's ports and address table
     bridge_adopt        moves addresses and routes to a bridge and back
     bridge_leave        gives back what a bridge has adopted from members that have left it
     membership          the bridge that a tap is in

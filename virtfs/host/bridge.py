@@ -14,19 +14,8 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName
 from virtfs.core.ip import IpInterface
 from virtfs.host import bridge_adopt
-from virtfs.host.bridgeinfo import (
-    AF_BRIDGE,
-    NEVER,
-    Settings,
-    ask_link,
-    details,
-    dump_known,
-    dump_members,
-    known_of,
-    members_of,
-    settings_of,
-    state_of,
-)
+from virtfs.host.bridgeinfo import NEVER, ask_link, details, state_of
+from virtfs.host.bridgeports import AF_BRIDGE, Settings, entries_of, known_of, members_of, ports_of, settings_of
 from virtfs.host.links import Links
 from virtfs.host.netlink_messages import (
     RTM_DELLINK,
@@ -98,16 +87,16 @@ class HostBridge:
     def ports(self) -> tuple[tuple[Member, ...], tuple[FdbEntry, ...]]:
         """Return the members, sorted by port number, and the address table."""
         try:
-            links, entries = dump_members(self.rtnl, self.index), dump_known(self.rtnl, self.index)
+            ports, entries = ports_of(self.rtnl, self.index), entries_of(self.rtnl, self.index)
         except VirtError as refusal:
             if refusal.errno != errno.ENODEV:
                 raise
             raise VirtError(errno.ENXIO, f'bridge "{self.called}" no longer exists') from refusal
-        return members_of(links, frozenset(self.adoptions.brought)), known_of(links, entries)
+        return members_of(ports, frozenset(self.adoptions.brought)), known_of(ports, entries)
 
     def settings(self) -> dict[str, Settings]:
         """Return the port settings that no verb sets, keyed by member name. Other programs may have changed them."""
-        return {name_of(link): settings_of(link) for link in dump_members(self.rtnl, self.index)}
+        return {port.name: settings_of(port) for port in ports_of(self.rtnl, self.index)}
 
     def addresses_of(self, name: str) -> tuple[IpInterface, ...]:
         """Return the addresses of the interface with that name, or () if there is no such interface."""

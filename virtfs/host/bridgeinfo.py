@@ -1,23 +1,22 @@
-"""Request rtnetlink messages about a bridge, its ports and its address table; decode them into core.bridge types."""
+"""Read interfaces and the settings of a bridge, and decode them into core.bridge types.
+
+host.bridgeports reads the ports.
+"""
 
 import errno
-from collections.abc import Iterable
 from typing import Final
 
 from virtfs.core.bridge import BridgeState, FdbEntry, Member
 from virtfs.core.bytestext import to_bytes
 from virtfs.core.errors import VirtError
 from virtfs.core.ip import IpInterface
-from virtfs.host.netlink_messages import IFF_UP, RTM_GETLINK, RTM_GETNEIGH
-from virtfs.host.netlink_parts import ifinfmsg, ndmsg
-from virtfs.host.rtnl import Message, Rtnl, name_of, text_of
+from virtfs.host.netlink_messages import IFF_UP, RTM_GETLINK
+from virtfs.host.netlink_parts import ifinfmsg
+from virtfs.host.rtnl import Message, Rtnl, name_of
 
-AF_BRIDGE: Final = 7
 # The maximum ageing time, in 1/100 s. virtfs uses it for entries that never expire. Linux rounds it to ticks and
 # reports a little less.
 NEVER: Final = 0xFFFFFFFF
-_NUD_NOARP = 0x40  # linux/neighbour.h: a static entry
-_NUD_PERMANENT = 0x80  # the entry for a port's own address
 
 
 def ask_link(rtnl: Rtnl, which: int | str) -> Message | None:
@@ -46,78 +45,6 @@ def details(link: Message) -> Message | None:
     return link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
 
 
-def dump_members(rtnl: Rtnl, bridge: int) -> list[Message]:
-    """Return the RTM_NEWLINK message of every port of a bridge. bridge: the bridge's interface index."""
-    question = ifinfmsg()
-    question["attrs"] = [("IFLA_MASTER", bridge)]
-    return [link for link in rtnl.dump(RTM_GETLINK, question) if link.get_attr("IFLA_MASTER") == bridge]
-
-
-def dump_known(rtnl: Rtnl, bridge: int) -> list[Message]:
-    """Return the RTM_NEWNEIGH messages of a bridge's address table, including those for the ports' own addresses."""
-    question = ndmsg()
-    question["family"] = AF_BRIDGE
-    question["attrs"] = [("NDA_MASTER", bridge)]
-    return [entry for entry in rtnl.dump(RTM_GETNEIGH, question) if entry.get_attr("NDA_MASTER") == bridge]
-
-
-def members_of(links: Iterable[Message], adopted: frozenset[int]) -> tuple[Member, ...]:
-    """Return the ports, sorted by port number.
-
-    adopted: the interface indices of the ports whose addresses have moved to the bridge.
-    """
-    members = (_member(link, link["index"] in adopted) for link in links)
-    return tuple(sorted(members, key=lambda member: member.number))
-
-
-# Port settings that no verb sets. The kernel drops them when the port leaves its bridge
-# (net/bridge/br_netlink.c br_setport).
-_SETTINGS: Final = (
-    "IFLA_BRPORT_MODE",
-    "IFLA_BRPORT_GUARD",
-    "IFLA_BRPORT_PROTECT",
-    "IFLA_BRPORT_FAST_LEAVE",
-    "IFLA_BRPORT_MCAST_TO_UCAST",
-    "IFLA_BRPORT_MCAST_FLOOD",
-    "IFLA_BRPORT_BCAST_FLOOD",
-    "IFLA_BRPORT_PROXYARP",
-    "IFLA_BRPORT_PROXYARP_WIFI",
-    "IFLA_BRPORT_VLAN_TUNNEL",
-    "IFLA_BRPORT_NEIGH_SUPPRESS",
-    "IFLA_BRPORT_NEIGH_VLAN_SUPPRESS",
-    "IFLA_BRPORT_LOCKED",
-    "IFLA_BRPORT_MAB",
-    "IFLA_BRPORT_MULTICAST_ROUTER",
-    "IFLA_BRPORT_BACKUP_PORT",
-)
-Settings = tuple[tuple[str, int], ...]  # pairs of an rtnetlink attribute and its value
-
-
-def settings_of(link: Message) -> Settings:
-    """Return those settings of a port that only other programs change, such as hairpin and neigh_suppress.
-
-    See bridge(8) and ip-link(8).
-    """
-    data = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA")
-    return tuple((name, value) for name in _SETTINGS if (value := data.get_attr(name)) is not None)
-
-
-def known_of(links: Iterable[Message], entries: Iterable[Message]) -> tuple[FdbEntry, ...]:
-    """Return the address table without the ports' own addresses.
-
-    For each static address Linux keeps a second entry, in the default VLAN of the port (br_fdb.c br_fdb_add). So only
-    the first entry for each address and member is used. Normally this is the entry without a VLAN. If another program
-    has turned on VLAN filtering (no verb does), all entries have a VLAN, and the first of them is used.
-    """
-    names = {link["index"]: name_of(link) for link in links}
-    rows: dict[tuple[bytes, str], FdbEntry] = {}
-    for entry in entries:
-        if not entry["state"] & _NUD_PERMANENT and entry["ifindex"] in names:
-            known = _known(entry, names[entry["ifindex"]])
-            rows.setdefault((known.address, known.member), known)
-    return tuple(rows.values())
-
-
 def state_of(
     link: Message, members: tuple[Member, ...], known: tuple[FdbEntry, ...], addresses: tuple[IpInterface, ...]
 ) -> BridgeState:
@@ -142,33 +69,4 @@ def state_of(
         members=members,
         known=known,
         addresses=addresses,
-    )
-
-
-def _member(link: Message, adopted: bool) -> Member:
-    data = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA")
-    return Member(
-        name=name_of(link),
-        number=data.get_attr("IFLA_BRPORT_NO"),
-        learn=bool(data.get_attr("IFLA_BRPORT_LEARNING")),
-        discover=bool(data.get_attr("IFLA_BRPORT_UNICAST_FLOOD")),
-        protect=bool(data.get_attr("IFLA_BRPORT_ISOLATED")),
-        priority=data.get_attr("IFLA_BRPORT_PRIORITY") * 4,
-        cost=data.get_attr("IFLA_BRPORT_COST"),
-        groupfwd=data.get_attr("IFLA_BRPORT_GROUP_FWD_MASK"),
-        state=data.get_attr("IFLA_BRPORT_STATE"),
-        adopted=adopted,
-        index=link["index"],
-        alias=text_of(link.get_attr("IFLA_IFALIAS") or ""),
-        mtu=link.get_attr("IFLA_MTU") or 0,
-    )
-
-
-def _known(entry: Message, member: str) -> FdbEntry:
-    times = entry.get_attr("NDA_CACHEINFO")
-    return FdbEntry(
-        address=bytes.fromhex(entry.get_attr("NDA_LLADDR").replace(":", "")),
-        member=member,
-        age=times["ndm_updated"] // 100 if times else 0,
-        static=bool(entry["state"] & _NUD_NOARP),
     )

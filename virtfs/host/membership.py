@@ -10,7 +10,8 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName
 from virtfs.host import netns
 from virtfs.host.bridge import HostBridge
-from virtfs.host.bridgeinfo import Settings, ask_link, details
+from virtfs.host.bridgeinfo import ask_link, details
+from virtfs.host.bridgeports import Settings
 from virtfs.host.links import Links
 from virtfs.host.rtnl import Rtnl, name_of
 from virtfs.host.tap_protocol import Placed

@@ -6,71 +6,41 @@ rights of the user, and whether the objects exist, are checked when the command 
 """
 
 import re
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from errno import E2BIG, EINVAL
-from ipaddress import ip_interface
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from virtfs.core import verbs
 from virtfs.core.arguments import Argument, take_impairments
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName, Unit
-from virtfs.core.impairment_text import EXAMPLE, WORDS
+from virtfs.core.impairment_text import EXAMPLE
 from virtfs.core.line_words import LINE_MAX, Words, too_long
-from virtfs.core.quantities import hint_of_unit, parse_bridge_name, parse_unit_name
+from virtfs.core.quantities import parse_bridge_name, parse_unit_name
 from virtfs.core.quoting import quoted
-from virtfs.core.socketname import FORMS as SOCKETS
 from virtfs.core.socketname import SocketName, names_socket, parse_socket
+from virtfs.core.unknown_words import (
+    LIKE_A_BRIDGE,
+    LIKE_A_UNIT,
+    NAMES,
+    any_bridge,
+    of_command,
+    of_end,
+    of_own,
+    of_word,
+    unknown_verb,
+)
 from virtfs.core.verbs import BRIDGE, FORMS, VIRT, Form, Kind, Noun, Verb
 
 # Maximum number of verbs in a line. A limit is needed because all other commands wait while a line runs.
 VERBS_MAX = 256
 ALL = "all"  # stands for everything, after `destroy`
-HELP = '"virtfs ctl help"'  # in error messages
 VALUE_MAX = 256  # characters in a value written to an attribute file
 
 _WHITE_SPACE = " \t\n\v\f\r"  # isspace(3) in the C locale
 _FORM_OF_WORD: dict[tuple[str, Noun], Form] = {(form.kind, form.noun): form for form in FORMS if form.kind != "change"}
 _CHECK = re.compile(r"[ \t]*check(?:[ \t]+|$)")
-# The usual names of bridges that are not bridgeN: br0, br-lan, vmbr0, docker0. They are only used in error messages.
-_LIKE_A_HOSTS_BRIDGE = re.compile(r"br(?![a-z])|[a-z-]*br[0-9]|docker[0-9]")
-_LIKE_A_BRIDGE = re.compile(r"bridge[-+]?[0-9]")
-_LIKE_A_FILE = re.compile(r"\S*[./]")
-_NAMES = "an interface is named N or virtN, a bridge bridgeN"
-_OWN_NAMES: dict[Noun, re.Pattern[str]] = {VIRT: re.compile("virt[0-9]"), BRIDGE: _LIKE_A_BRIDGE}
-_LIKE_A_UNIT = re.compile(r"[-+]?[0-9]|virt|tap(?:[0-9]|$)")
-# Usual words for taking something away, which are near to no word of ctl.
-_REMOVING = ("remove", "rm", "del", "delete", "-add", "-bridge")
-_OPPOSITES = {"up": "down", "down": "up", "add": "delete", "delete": "add", "static": "deladdr", "deladdr": "static"}
-# What undoes a verb that has no opposite: the line that sets the default. "description" has no argument then.
-DEFAULTS: Final[dict[tuple[Noun, str], str]] = {
-    (VIRT, "mtu"): "mtu 1500",
-    (VIRT, "owner"): "owner root",
-    (VIRT, "group"): "group root",
-    (VIRT, "backlog"): "backlog 0",
-    (VIRT, "carrier"): "carrier always",
-    (VIRT, "exclusive"): "exclusive read",
-    (VIRT, "pace"): "pace 0",
-    (VIRT, "description"): "description",
-    (BRIDGE, "maxaddr"): "maxaddr 100",
-    (BRIDGE, "timeout"): "timeout 1200",
-    (BRIDGE, "maxage"): "maxage 20",
-    (BRIDGE, "fwddelay"): "fwddelay 15",
-    (BRIDGE, "hellotime"): "hellotime 2",
-    (BRIDGE, "priority"): "priority 32768",
-    (BRIDGE, "groupfwd"): "groupfwd 0",
-}
-_TRUTHS = ("on", "off", "yes", "no", "true", "false", "1", "0")
-_ADDRESS_WORDS = ("ip", "ipv4", "ipv6", "addr", "address")  # of ip(8) and other programs, for inet and inet6
-_VLAN = re.compile(r"-?vlan(?![a-z])|pvid|vid")
-_HINT_OF_VLAN: dict[Noun, str] = {
-    VIRT: '"ip link add link tapN name tapN.10 type vlan id 10" adds one to a tap; "bridge vlan" sets those of a port',
-    BRIDGE: 'use "ip link set bridgeN type bridge vlan_filtering 1" and "bridge vlan"',
-}
-_LIKE_A_HOSTS_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
-_SIMILAR = 0.7  # from 0 to 1; a letter that is missing or wrong in a word of five gives 0.8 or more
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +187,8 @@ def _parse_cable(form: Form, target: Unit | BridgeName | None, words: Words) -> 
         actions = (Action("impair", (_take_words(impair, take_impairments, words),)),)
     if (word := words.take()) is not None:
         if actions:  # only impairments follow the ends, so this was meant as one
-            raise VirtError(EINVAL, f"{quoted(word)} is not {EXAMPLE}{_hint(word, words)}")
-        raise VirtError(EINVAL, f"{quoted(word)} is one word too many{_hint(word, words) or f': {form.usage}'}")
+            raise VirtError(EINVAL, f"{quoted(word)} is not {EXAMPLE}{of_word(word, words)}")
+        raise VirtError(EINVAL, f"{quoted(word)} is one word too many{of_word(word, words) or f': {form.usage}'}")
     return Command(form.kind, target, actions, peer)
 
 
@@ -236,17 +206,11 @@ def _parse_peer(form: Form, words: Words) -> Unit | SocketName | None:
 
 def _check_end(word: str) -> None:
     """Raise EINVAL if a word is not meant as an interface."""
-    if _LIKE_A_UNIT.match(word):
+    if LIKE_A_UNIT.match(word):
         return
     if names_socket(word):
         raise VirtError(EINVAL, f"{quoted(word)} must be the second end: write {quoted(f'cable N {word}')}")
-    if _LIKE_A_BRIDGE.match(word) or _LIKE_A_HOSTS_BRIDGE.match(word):
-        hint = f"{quoted(f'virtN bridge {word}')} puts a tap into a bridge"
-    elif _LIKE_A_HOSTS_NAME.fullmatch(word):
-        hint = f"{quoted(f'bridgeN add {word}')} puts an interface of the host into a bridge"
-    else:
-        hint = f"a socket is {SOCKETS}"
-    raise VirtError(EINVAL, f"{quoted(word)} is not an end of a cable, which is N, virtN or a socket: {hint}")
+    raise VirtError(EINVAL, f"{quoted(word)} is not an end of a cable, which is N, virtN or a socket: {of_end(word)}")
 
 
 def _parse_change(first: str, words: Words) -> Parsing[Command]:
@@ -254,21 +218,7 @@ def _parse_change(first: str, words: Words) -> Parsing[Command]:
         actions = yield from _parse_actions(words, BRIDGE)
         return _with_verbs(Command("change", parse_bridge_name(first), actions), first)
     if not first.startswith("virt"):
-        if verbs.find(VIRT, first):
-            hint = f"a verb goes after its interface, as in virt0 {first}"
-        elif _LIKE_A_UNIT.match(first):
-            hint = "a line that changes an interface begins with virtN"
-        elif any_bridge := _any_bridge(first):
-            hint = f"a line that changes a bridge begins with bridgeN{any_bridge}"
-        elif _LIKE_A_FILE.match(first):
-            hint = "to run the lines of a file, use cat FILE >ctl"
-        elif first == "help":
-            hint = f"{HELP} prints the help, and the file help has it"
-        else:
-            near = _nearest(first, (command for command, _ in _FORM_OF_WORD), "destroy")
-            hint = f"did you mean {quoted(near)}? {HELP}" if near else HELP
-            hint += " lists the commands"
-        raise VirtError(EINVAL, f"unknown command {quoted(first)}: {hint}")
+        raise VirtError(EINVAL, f"unknown command {quoted(first)}: {of_command(first)}")
     unit = parse_unit_name(first, "virt")
     return _with_verbs(Command("change", unit, (yield from _parse_actions(words, VIRT))), first)
 
@@ -284,7 +234,7 @@ def _kind_named(word: str | None) -> Noun:
 
     "bridge" without a number is a verb of virtN, so it does not name a bridge.
     """
-    return BRIDGE if word is not None and _LIKE_A_BRIDGE.match(word) else VIRT
+    return BRIDGE if word is not None and LIKE_A_BRIDGE.match(word) else VIRT
 
 
 def _parse_target(form: Form, words: Words) -> Unit | BridgeName | None:
@@ -303,15 +253,15 @@ def _parse_target(form: Form, words: Words) -> Unit | BridgeName | None:
         _check_end(word)
     if form.noun == BRIDGE:
         return parse_bridge_name(word)
-    if (form.kind, BRIDGE) in _FORM_OF_WORD and not _LIKE_A_UNIT.match(word):
-        more = f"; {ALL} stands for everything" if form.kind == "destroy" else _any_bridge(word)
-        raise VirtError(EINVAL, f"{quoted(word)} is not a name: {_NAMES}{more}")
+    if (form.kind, BRIDGE) in _FORM_OF_WORD and not LIKE_A_UNIT.match(word):
+        more = f"; {ALL} stands for everything" if form.kind == "destroy" else any_bridge(word)
+        raise VirtError(EINVAL, f"{quoted(word)} is not a name: {NAMES}{more}")
     return parse_unit_name(word, "", "virt")
 
 
 def _names_unit(word: str) -> bool:
     """Return whether a word is meant as a unit rather than as a verb, even if it is not a valid unit."""
-    return verbs.find(VIRT, word) is None and _LIKE_A_UNIT.match(word) is not None
+    return verbs.find(VIRT, word) is None and LIKE_A_UNIT.match(word) is not None
 
 
 def _parse_actions(
@@ -329,9 +279,10 @@ def _parse_actions(
     while (word := words.take()) is not None:
         verb = verbs.find(noun, word)
         if verb is None:
-            if own and not actions and (why := _hint_of_own(word, noun)):
+            last = actions[-1].verb if actions else ""
+            if own and not actions and (why := of_own(word, noun)):
                 raise VirtError(EINVAL, f"unknown verb {quoted(word)}{why}")
-            raise VirtError(EINVAL, _unknown_verb(noun, word, words, actions, nameless=makes and not named))
+            raise VirtError(EINVAL, unknown_verb(noun, word, words, last, nameless=makes and not named))
         if len(actions) == VERBS_MAX:
             raise VirtError(
                 E2BIG, f"{quoted(word)} is one verb too many: a line may have at most {VERBS_MAX} verbs, so split it"
@@ -353,96 +304,6 @@ def _parse_actions(
             )
         yield
     return tuple(actions)
-
-
-def _unknown_verb(noun: Noun, word: str, words: Words, actions: Sequence[Action], *, nameless: bool) -> str:
-    """Return the error message for a taken word that is no verb. nameless: whether the line lacks the target's name."""
-    if hint := _hint(word, words) or _hint_of_verb(noun, word, words, actions):
-        return f"unknown verb {quoted(word)}{hint}"
-    if actions and actions[-1].verb == "impair":  # a word of an impairment or the next verb, misspelled
-        return f"{quoted(word)} is neither {EXAMPLE} nor a verb: {HELP} lists the verbs"
-    known = (verb.name for verb in verbs.VERBS if verb.noun == noun)
-    near = "" if _LIKE_A_BRIDGE.match(word) else _nearest(word, known, "delete" if noun == BRIDGE else "")
-    if near:
-        return f"unknown verb {quoted(word)}: did you mean {quoted(near)}? {HELP} lists the verbs"
-    names = f"{_NAMES}, and " if nameless and not actions else ""
-    any_bridge = _any_bridge(word) if noun == VIRT else ""
-    return f"unknown verb {quoted(word)}: {names}{HELP} lists the verbs{any_bridge}"
-
-
-def _nearest(word: str, known: Iterable[str], removes: str) -> str:
-    """Return the known word that was probably meant by an unknown one, or "". removes: the word for _REMOVING."""
-    if word in _REMOVING:
-        return removes
-    return next(iter(get_close_matches(word.lower(), known, n=1, cutoff=_SIMILAR)), "")
-
-
-def _any_bridge(name: str) -> str:
-    """Return what to write about a bridge of the host, as the end of an error message; "" for another name."""
-    if not _LIKE_A_HOSTS_BRIDGE.match(name):
-        return ""
-    return f"; {quoted(f'virtN bridge {name}')} puts a tap into a bridge of the host"
-
-
-def _hint_of_own(word: str, noun: Noun) -> str:
-    """Return the end of an error message for the first word of a line of an own ctl if it is a name, else ""."""
-    kind = "bridge" if noun == BRIDGE else "interface"
-    return f": leave out the name, since this file is about one {kind}" if _OWN_NAMES[noun].match(word) else ""
-
-
-def _hint(word: str, words: Words) -> str:
-    """Return the end of an error message for a taken word that is no verb: what the user probably meant, or ""."""
-    if hint := hint_of_unit(words.before(), word):
-        return hint
-    if hint := _hint_of_address(word, words.peek() or ""):
-        return hint
-    if (word, VIRT) in _FORM_OF_WORD:
-        return f": {word} begins a line of the mount's ctl"
-    if meant := verbs.of_file_named(word):
-        return f": the verb is {' or '.join(f'{verb.name} ({verb.meaning})' for verb in meant)}"
-    return ""
-
-
-def _hint_of_address(word: str, following: str) -> str:
-    """Return the end of an error message for an IP address without its verb, or after another word, else ""."""
-    address = next((one for one in (word, following) if _is_address(one)), "")
-    if address and (address == word or word in _ADDRESS_WORDS):
-        verb = "inet6" if ":" in address else "inet"
-        return f": write {quoted(f'{verb} {address}')}"
-    if word in _ADDRESS_WORDS and word != "address":  # the name of the file that has the MAC address
-        return f': did you mean "inet"? {HELP} lists the verbs'
-    return ""
-
-
-def _is_address(word: str) -> bool:
-    try:
-        ip_interface(word)
-    except ValueError:
-        return False
-    return True
-
-
-def _hint_of_verb(noun: Noun, word: str, words: Words, actions: Sequence[Action]) -> str:
-    """Return what _hint() returns, for a word in the place of a verb: "-up", the "on" of "strict on", or "loss"."""
-    meant = verbs.find(noun, word.removeprefix("-"))
-    if word.startswith("-") and meant is not None:
-        opposite = verbs.find(noun, _OPPOSITES.get(meant.name, ""))
-        if opposite:
-            return f": did you mean {quoted(opposite.name)}? {HELP} lists the verbs"
-        if (default := DEFAULTS.get((noun, meant.name))) is not None:
-            empty = " with nothing after it" if default == meant.name else ""
-            return f": {meant.name} has no opposite: {quoted(default)}{empty} sets the default"
-        return f": {meant.name} has no opposite; {HELP} lists the verbs"
-    last = verbs.known(noun, actions[-1].verb) if actions else None
-    if word.lower() in _TRUTHS and last is not None and not last.arguments:
-        file = verbs.of_file(noun, last.file) if last.file else (last,)
-        ways = " or ".join(verb.name for verb in file if not verb.arguments)
-        return f": {last.name} has no value: write {ways}"
-    if _VLAN.match(word):
-        return f": ctl has no verb for VLANs: {_HINT_OF_VLAN[noun]}"
-    if noun == VIRT and word in WORDS:
-        return f": write {quoted(' '.join(filter(None, ('impair', word, words.peek()))))}"
-    return ""
 
 
 def _parse_arguments(verb: Verb, words: Words) -> list[object]:

@@ -209,7 +209,7 @@ class DeviceHandle:
         """Count a frame that was sent without its end, because `write` mistook its first piece for a whole frame."""
 
     def failed(self, error: OSError) -> None:
-        """Keep the error of a write, if the kernel hides it: a call whose earlier pieces were taken returns their length.
+        """Keep the error of a write, if the kernel hides it: a call returns the length of the pieces before the error.
 
         The program then writes the rest as a new call, which fails with this error.
         """

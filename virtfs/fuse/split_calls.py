@@ -39,8 +39,9 @@ def write_piece(handle: DeviceHandle, thread: int, offset: int, flags: int, data
     """Take a WRITE that may be one piece of a longer call. The result is that of DeviceHandle.write().
 
     A file that takes pieces need not be asked this for a WRITE at offset 0, unless its last one was a later piece.
-    OSError: that of DeviceHandle.write(), for this WRITE or for an earlier one whose error the kernel has hidden; EFBIG, RLIMIT_FSIZE has truncated the frame; EFAULT, the rest of the frame cannot be read from the writer's
-    memory. In both cases nothing is sent.
+    OSError: that of DeviceHandle.write(), for this WRITE or for an earlier one whose error the kernel has hidden. For a
+    frame also EFBIG, RLIMIT_FSIZE has truncated it, and EFAULT, its rest cannot be read from the writer's memory. Then
+    nothing is sent.
     """
     if len(handle.whole) >= THREADS:
         handle.whole.clear()

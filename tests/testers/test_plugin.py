@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -319,6 +320,29 @@ def test_nothing_is_left_of_a_run_that_was_killed(pytester: pytest.Pytester, els
     running.kill()
     running.communicate(timeout=30)
     until(lambda: nothing_is_left(elsewhere), "everything has ended", 30)
+
+
+_STARTING = """
+import os, subprocess, sys
+from virtfs.testing.server import dying_with_us
+program = subprocess.Popen(dying_with_us("KILL", "touch", sys.argv[1]), stdin=subprocess.PIPE)
+if sys.argv[2] == "killed":
+    os.kill(os.getpid(), 9)
+program.communicate()
+"""
+
+
+@pytest.mark.parametrize("fate", ["killed", "ends"])
+def test_a_program_does_not_begin_after_its_parent_was_killed(tmp_path: Path, fate: str) -> None:
+    """The kill may come before the program has asked for a signal at its parent's end. Here it always does."""
+    slow, file = tmp_path / "setpriv", tmp_path / "file"
+    slow.write_text(f'#!/bin/sh\ncat\nexec {shutil.which("setpriv")} "$@"\n')  # cat ends when the parent has ended
+    slow.chmod(0o755)
+    path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(
+        [sys.executable, "-c", _STARTING, file, fate], env=path, check=fate == "ends", capture_output=True, timeout=30
+    )  # returns when the program has closed the pipes
+    assert file.exists() == (fate == "ends")
 
 
 def test_the_folders_of_killed_runs_are_removed(tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ PATIENCE: Final = 10.0  # maximum number of seconds to wait for the server to en
 # With this option, the kernel signals the program when the thread that started the program ends, even by kill -9.
 # The server drops capabilities but gains none, so the setting survives (kernel/cred.c commit_creds).
 _DYING_WITH_US = ("setpriv", "--pdeathsig")
+# Runs a program, unless the process with ID $0 was killed before setpriv asked for the signal. A child's parent is then
+# another process. It is 0 for the first process of a PID namespace.
+_UNLESS_ALONE = 'case $PPID in "$0"|0) exec "$@" ;; esac'
 
 # Programs that the fixtures run, with the packages of Debian that have them.
 _PROGRAMS: Final = {"ip": "iproute2", "nsenter": "util-linux", "setpriv": "util-linux", "unshare": "util-linux"}
@@ -40,7 +43,7 @@ def look_for_programs() -> None:
 
 def dying_with_us(name: str, *command: str) -> list[str]:
     """Return a command line that runs `command`, and sends it a signal such as "TERM" when this thread ends."""
-    return [*found(*_DYING_WITH_US), name, *command]
+    return [*found(*_DYING_WITH_US), name, *found("sh", "-c"), _UNLESS_ALONE, str(os.getpid()), *command]
 
 
 def found(name: str, *words: str) -> list[str]:

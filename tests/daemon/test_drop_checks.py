@@ -1,12 +1,15 @@
 """How often the server asks the kernel for dropped frames: only while a program could learn of them from `events`."""
 
+import errno
 from collections.abc import Callable, Coroutine
 
 import pytest
 import trio
 import trio.testing
 
+from virtfs.core.errors import VirtError
 from virtfs.daemon.drop_checks import SHARE, DropChecks
+from virtfs.daemon.interface import Interface
 from virtfs.files.device import DeviceHandle
 
 from .bench import SUPER, Bench, daemon
@@ -78,3 +81,27 @@ def test_none_while_no_interface_is_up() -> None:
         await bench.say("virt3 down\nvirt4 down")
 
     assert asked(down) == 0
+
+
+def test_one_that_cannot_be_asked_about_leaves_the_others_counted() -> None:
+    """Otherwise the interfaces after it would have no event as long as the fault lasts."""
+
+    async def main() -> list[str]:
+        looked_at: list[str] = []
+        async with daemon() as bench:
+            await bench.say("create 3 up\ncreate 4 up\ncreate 5 up")
+            follower = bench.daemon.follower
+
+            async def refresh(interface: Interface) -> None:
+                looked_at.append(interface.virt.name)
+                if interface.virt.unit == 3:
+                    raise VirtError(errno.ENOMEM, "no memory")
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(follower, "refresh", refresh)
+                patch.setattr(bench.daemon.kernel.links, "dropped", dict)  # so each is asked about by itself
+                with pytest.raises(VirtError, match="no memory"):
+                    await follower.refresh_all()
+        return looked_at
+
+    assert trio.run(main) == ["virt3", "virt4", "virt5"]

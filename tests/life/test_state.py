@@ -226,9 +226,11 @@ def test_killed_in_the_middle_of_commands(lasting: LastingOnes) -> None:
     assert set(done) <= {int(name.removeprefix("virt")) for name in mount.units()} <= {*done, len(done)}
 
 
-def test_the_namespace_of_a_process_is_lost(lasting: LastingOnes, elsewhere: Place) -> None:
+@pytest.mark.parametrize("persist", ["", "persist "], ids=["not persistent", "persistent"])
+def test_the_namespace_of_a_process_is_lost(lasting: LastingOnes, elsewhere: Place, persist: str) -> None:
     mount = lasting(OPTION)
-    mount.ctl(f"create 3 up inet 10.0.3.1/24 owner 4001 description far\ncreate 4 up\nvirt3 netns {elsewhere.pid}")
+    line = f"create 3 up inet 10.0.3.1/24 {persist}owner 4001 description far"
+    mount.ctl(f"{line}\ncreate 4 up\nvirt3 netns {elsewhere.pid}")
     file = same(mount)
     mount.kill()
     mount.again(OPTION)

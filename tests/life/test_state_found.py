@@ -1,10 +1,13 @@
 """Taps and bridges of the host in the state file."""
 
+import errno
 from pathlib import Path
 
 import pytest
 from harness import told
 from harness.lasting import Lasting, LastingOnes
+from harness.places import Place
+from harness.process import fails
 from harness.serving import Mount
 from harness.waiting import until
 
@@ -86,3 +89,23 @@ def test_create_makes_one_of_virtfs_in_its_place(lasting: LastingOnes, name: str
     assert not {"found", "replayed"} & set(kept(mount).replace(":", "").split())
     mount.end()
     assert not mount.has(name)
+
+
+def test_one_in_the_namespace_of_a_process_is_lost(lasting: LastingOnes, elsewhere: Place) -> None:
+    """A process ID means another process after a restart, so its tap cannot be found again. Its line stays."""
+    mount = lasting(OPTION)
+    elsewhere.ip("tuntap add tap5 mode tap")
+    mount.ctl(f"create 5 netns {elsewhere.pid} description far")
+    file = kept(mount)
+    assert file.startswith("# found: tap5\ncreate 5 ")
+    for _ in range(2):
+        mount.end()
+        mount.again(OPTION)
+        assert kept(mount) == file
+        assert not mount.has("tap5")
+        with fails(errno.ENXIO):
+            mount.ctl("virt5 up")
+    assert elsewhere.has("tap5")
+    mount.ctl("destroy 5\ncreate 5")
+    assert mount.has("tap5")
+    assert "# found" not in kept(mount)

@@ -243,6 +243,12 @@ class Virt:
         """Record that the tap has vanished. ValueError: the interface is already in state LOST or DESTROYED."""
         self._step("lose", host=self._unplugged())
 
+    def set_origin(self, origin: Origin) -> None:
+        """Set where the tap of a lost interface came from. ValueError: the interface still has its tap."""
+        if self.state is not State.LOST:
+            raise ValueError(f"{self.name} is {self.state.name}: its tap shows where it comes from")
+        self._replace(origin=origin)
+
     def keep_bridge(self, name: str) -> None:
         """Set the bridge in the lines of ctl of a lost interface. ValueError: the interface still has its tap."""
         if self.state is not State.LOST:

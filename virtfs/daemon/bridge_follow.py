@@ -26,6 +26,7 @@ from virtfs.host.tap_protocol import TapDevice
 
 log = logging.getLogger(__name__)
 
+LONGEST = 1.0  # maximum pause between two refreshes in the background, in seconds
 MANY = 500  # maximum length of _leaving; if it grows longer, all bridges are refreshed, which shortens it
 
 
@@ -247,8 +248,9 @@ class BridgeFollower:
     async def follow(self) -> None:
         """Refresh the bridges after each event that concerns one of them, until cancelled.
 
-        This takes at most a third of the time, because a refresh of a bridge with hundreds of ports takes long, and
-        each line that adds a port causes events. Readers of a text call catch_up() and do not wait for this.
+        Refreshes of less than half a second take at most a third of the time. The refresh of a bridge with hundreds of
+        ports takes long, and each line that adds a port causes events. Readers of a text call catch_up() and do not
+        wait for this.
         May be called again after a failure.
         """
         while True:
@@ -260,4 +262,4 @@ class BridgeFollower:
                 self._doubted.set()
                 raise
             self._changes.publish()
-            await trio.sleep(2 * (trio.current_time() - began))
+            await trio.sleep(min(2 * (trio.current_time() - began), LONGEST))

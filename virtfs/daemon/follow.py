@@ -235,8 +235,10 @@ class Follower:
 
         In the daemon's own namespace, the kernel reports all changes except those to the drop counter.
         only_up: whether to leave out interfaces that are down, which get no frames.
+        OSError: some could not be queried, and this is the first error. The others are up to date.
         """
         dropped, slices = await self._kernel.call(self._kernel.links.dropped), Slices()
+        failures: list[OSError] = []
         for interface in self._registry:
             if interface.virt.lost or (only_up and not interface.virt.host.up):
                 continue
@@ -244,9 +246,14 @@ class Follower:
             if nsid is None and index in dropped and interface.meter is None:
                 interface.set_dropped(dropped[index])
             else:
-                await self.refresh(interface)
+                try:
+                    await self.refresh(interface)
+                except OSError as failure:
+                    failures.append(failure)
             interface.wire.settle()
             await slices.pause()
+        if failures:
+            raise failures[0]
 
     async def listen(self) -> None:
         """Apply reports from the kernel until cancelled. May be called again after a failure."""

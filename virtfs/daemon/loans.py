@@ -226,6 +226,7 @@ class Loans:
         except OSError as refusal:
             log.warning("%s: cannot recreate the tap: %s; trying again", interface.virt.tap, refusal.strerror)
             return False
+        self._follower.catch_up()  # reports about the old tap, with its counter, must not be taken for the new one's
         # The new tap's counter starts at 0. A negative start lets host.dropped continue from its old value.
         link = replace(interface.found.link, tx_dropped=-interface.virt.host.dropped)
         interface.found = replace(interface.found, link=link)

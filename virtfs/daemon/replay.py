@@ -13,6 +13,7 @@ from virtfs.core.grammar import parse
 from virtfs.core.ids import BridgeName, Gid, Uid, Unit, User
 from virtfs.core.line_text import format_command
 from virtfs.core.quoting import quoted
+from virtfs.core.virt import Origin
 from virtfs.daemon.bridge_lines import adopted_before
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.earlier import Earlier, earlier
@@ -159,7 +160,8 @@ class Replay:
         """Run a line, with `ensure` in place of `create`.
 
         A network namespace that was given as a process ID cannot be found again. So an interface that was in such a
-        namespace is created without the verb `netns`, and enters the state LOST.
+        namespace is created without the verb `netns`, and enters the state LOST. This needs a tap for a moment, also if
+        that of the interface existed before virtfs used it.
         """
         command = parse(line)
         if command is None:
@@ -174,7 +176,10 @@ class Replay:
         async with self._lines.lock:
             if self._lines.ended:
                 return
-            await self._lines.run_line(format_command(replace(command, kind=kind)), ROOT_USER, self._failed.earlier)
+            earlier = self._failed.earlier
+            if by_process:
+                earlier = earlier._replace(found=earlier.found - {f"tap{command.target}"})
+            await self._lines.run_line(format_command(replace(command, kind=kind)), ROOT_USER, earlier)
             if by_process and isinstance(command.target, int):
                 await self._lose(Unit(command.target), netns)
 
@@ -182,4 +187,8 @@ class Replay:
         interface = self._registry.get(unit)
         interface.virt.move(netns)
         interface.lose()
+        if interface.virt.tap in self._failed.earlier.found:
+            interface.virt.set_origin(Origin.FOUND)
+        if interface.tap.made:
+            await self._kernel.call(interface.tap.set_persist, False)  # the line may have made it persistent
         await self._kernel.call(interface.tap.close)

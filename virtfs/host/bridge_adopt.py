@@ -22,6 +22,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ip import IpInterface
 from virtfs.core.quoting import quoted
 from virtfs.host import netlink_messages as m
+from virtfs.host.bridgeinfo import ask_link
 from virtfs.host.ipconfig import AddressRecord, RouteRecord, addresses, routes
 from virtfs.host.netlink_values import Link, link_of
 from virtfs.host.rtnl import Rtnl
@@ -221,10 +222,10 @@ class Adoptions:
         """Return the addresses and routes of the bridge, for `last`.
 
         The kernel removes the routes and the IPv6 addresses of a bridge that is set down, for example before
-        brctl(8) deletes it. They stay in the result. up: whether the bridge is up.
+        brctl(8) deletes it. They stay in the result. up: whether the bridge was up just before the call.
         """
         now, last = ip_records(rtnl, bridge), self.last
-        if up:
+        if up and _is_up(rtnl, bridge):  # it may have been set down before its addresses and routes were read
             return now
         known, there = last.keys.addresses, now.keys.addresses
         stay = (a for a in last.addresses if a.key in there or a.head[0] == socket.AF_INET6)
@@ -242,6 +243,11 @@ class Adoptions:
         keys = _part_of(self.last, self.recalled.get(name, frozenset())) | self.kept.get(name, IpConfig())
         its = tuple(address for address in self.last.addresses if address.key in keys.addresses)
         return IpRecords(its, tuple(route for route in self.last.routes if route.key in keys.routes))
+
+
+def _is_up(rtnl: Rtnl, index: int) -> bool:
+    link = ask_link(rtnl, index)
+    return link is not None and bool(link["flags"] & m.IFF_UP)
 
 
 def _part_of(present: IpRecords, recalled: frozenset[IpInterface]) -> IpConfig:

@@ -245,8 +245,9 @@ def routes(rtnl: Rtnl, index: int) -> list[RouteRecord]:
     route of an address itself (noprefixroute), so that the address does not bring it.
     """
     found: list[RouteRecord] = []
+    out = pack([(_RTA_OIF, _U32.pack(index))])  # the kernel leaves out other routes, of which there may be a million
     for family in _FAMILIES:
-        for reply in rtnl.dump(RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+        for reply in rtnl.dump(RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + out):
             route = RouteRecord(_RTMSG.unpack_from(reply.body), parse(reply.body, _RTMSG.size))
             *_, kind, flags = route.head
             if kind == _RTN_UNICAST and not flags & _RTM_F_CLONED:

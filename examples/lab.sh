@@ -46,7 +46,7 @@ timeout 10 cat "$virtfs/virt84/wait/reader" >/dev/null
 
 for machine in "${machines[@]}"; do
     for address in 10.0.7.{1,2,3,84}; do
-        said=$(ip netns exec "$machine" ping -q -c 3 -i 0.05 -W 2 "$address" | sed -n '/received/p;/^rtt/p')
+        said=$(ip netns exec "$machine" ping -q -c 3 -i 0.2 -w 5 "$address" | sed -n '/received/p;/^rtt/p')
         echo "$machine to $address:" $said
     done
 done

@@ -43,7 +43,7 @@ def test_a_lossy_link_loses_the_same_pings_in_every_run(lab: Lab, hosts: tuple[H
 def test_a_long_link_takes_its_time(lab: Lab, hosts: tuple[Host, Host]) -> None:
     a, b = hosts
     lab.cable(a, b, delay="20ms")
-    output = a.run("ping", "-nc3", "-i0.02", b.address).stdout
+    output = a.run("ping", "-nc3", "-i0.02", "-w20", b.address).stdout
     assert min(float(time) for time in re.findall(r"time=([\d.]+)", output)) >= 40
 
 

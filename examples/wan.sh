@@ -9,8 +9,10 @@
 # Words after the directory, as in tc-netem(8), replace this impairment. Cleans up on exit, also after Ctrl-C.
 set -euo pipefail
 virtfs=${1:-${VIRTFS:-/mnt/virt}}
-[ -e "$virtfs/ctl" ] || { echo "wan.sh: no virtfs at $virtfs (virtfs mount $virtfs)" >&2; exit 1; }
-[ -w "$virtfs/ctl" ] || { echo "wan.sh: only root may write $virtfs/ctl: use \`virtfs shell $0\`" >&2; exit 1; }
+inside= # what to do in a virtfs shell, which has a mount of its own
+[ ! -w "${VIRTFS-}/ctl" ] || inside=": it is not the mount of this shell: give \"\$VIRTFS\" in its place"
+[ -e "$virtfs/ctl" ] || { echo "wan.sh: no virtfs at $virtfs${inside:- (virtfs mount $virtfs)}" >&2; exit 1; }
+[ -w "$virtfs/ctl" ] || { echo "wan.sh: only root may write $virtfs/ctl${inside:-: use \`virtfs shell $0\`}" >&2; exit 1; }
 impairment=${*:2}
 impairment=${impairment:-delay 20ms loss 1%}
 

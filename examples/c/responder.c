@@ -74,9 +74,9 @@ answer(unsigned char *frame, size_t length, const unsigned char mac[6], const un
 	return length;
 }
 
-/* Return why the interface cannot be used. */
+/* Return why the interface cannot be used. other: the text for an errno that has no sentence here. */
 static const char *
-reason(int error)
+reason(int error, const char *other)
 {
 	switch (error) {
 	case ENOENT:
@@ -90,7 +90,7 @@ reason(int error)
 	case EBADFD:
 		return "the tap is gone";
 	default:
-		return strerror(error);
+		return other;
 	}
 }
 
@@ -114,7 +114,7 @@ main(int argc, char *argv[])
 	if ((fd = virtif_open_named(argv[1], mac)) == -1) {
 		if (errno == EINVAL)
 			return usage();
-		fprintf(stderr, "responder: %s: %s\n", argv[1], reason(errno));
+		fprintf(stderr, "responder: %s: %s\n", argv[1], reason(errno, virtif_error()));
 		return 1;
 	}
 	while ((length = read(fd, frame, sizeof(frame))) > 0 || (length == -1 && errno == EINTR)) {
@@ -123,6 +123,6 @@ main(int argc, char *argv[])
 		if (size && write(fd, frame, size) == -1)
 			break;
 	}
-	fprintf(stderr, "responder: %s: %s\n", argv[1], reason(errno));
+	fprintf(stderr, "responder: %s: %s\n", argv[1], reason(errno, strerror(errno)));
 	return 1;
 }

@@ -51,6 +51,7 @@
 #endif
 
 static int virtif_kept_[VIRTIF_RUMP_MAX]; /* descriptors of rump_pub_virtif_create(), plus 1; 0: none */
+VIRTIF_THREAD_ char virtif_path_of_own_[PATH_MAX]; /* the file that the errno in virtif_own_ is about, or "" */
 VIRTIF_THREAD_ int virtif_own_;           /* the errno that virtif_error() explains by itself; 0: see last_error */
 #define VIRTIF_UNKNOWN_ (-1)              /* in virtif_own_: a text names no interface */
 
@@ -58,6 +59,15 @@ VIRTIF_THREAD_ int virtif_own_;           /* the errno that virtif_error() expla
 static inline int
 virtif_own_error_(int error)
 {
+	virtif_path_of_own_[0] = '\0';
+	return virtif_own_ = error;
+}
+
+/* The same for a call on a file. */
+static inline int
+virtif_file_error_(int error, const char *path)
+{
+	(void)snprintf(virtif_path_of_own_, PATH_MAX, "%s", path);
 	return virtif_own_ = error;
 }
 
@@ -85,7 +95,7 @@ virtif_ctl_(const char *format, int num)
 	if (error)
 		return virtif_own_error_(error);
 	if ((fd = open(path, O_WRONLY | O_CLOEXEC)) == -1) {
-		error = errno;
+		error = virtif_file_error_(errno, path);
 		virtif_own_ = error == ENOENT ? 0 : error; /* EACCES: the kernel does not set last_error */
 		return error;
 	}
@@ -108,15 +118,15 @@ virtif_create(int num)
 }
 
 /*
- * Record the errno of open(2) of frames, and return it. EBUSY is a refusal of virtfs, which sets last_error.
+ * Record the errno of open(2) of a file, and return it. EBUSY is a refusal of virtfs, which sets last_error.
  * in_mount: whether the path was that of virtif_path_(). If so, and there is no last_error, no virtfs is mounted.
  */
 static inline int
-virtif_refused_open_(int error, int in_mount)
+virtif_refused_open_(int error, const char *file, int in_mount)
 {
 	char path[PATH_MAX];
 
-	virtif_own_ = error == EBUSY ? 0 : error;
+	virtif_own_ = virtif_file_error_(error, file) == EBUSY ? 0 : error;
 	if (in_mount && error == ENOENT && virtif_path_(path, "last_error", 0) == 0 && access(path, F_OK) == -1)
 		virtif_own_ = 0;
 	return error;
@@ -137,7 +147,7 @@ virtif_open(int num)
 		return -1;
 	}
 	if ((fd = open(path, O_RDWR | O_CLOEXEC)) == -1)
-		errno = virtif_refused_open_(errno, 1);
+		errno = virtif_refused_open_(errno, path, 1);
 	return fd;
 }
 
@@ -170,7 +180,7 @@ virtif_address(const char *directory, unsigned char mac[6])
 	if (snprintf(path, sizeof(path), "%s/address", directory) >= PATH_MAX)
 		return virtif_own_error_(ENAMETOOLONG);
 	if ((file = fopen(path, "r")) == NULL)
-		return virtif_own_error_(errno);
+		return virtif_file_error_(errno, path);
 	count = fscanf(file, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", mac, mac + 1, mac + 2, mac + 3, mac + 4, mac + 5);
 	(void)fclose(file);
 	return count == 6 ? 0 : virtif_own_error_(ENXIO); /* the interface has vanished meanwhile */
@@ -186,12 +196,12 @@ virtif_open_in_(const char *directory, const char *file, int *fd, unsigned char 
 	char path[PATH_MAX];
 	int error = virtif_address(directory, mac);
 
-	if (error == 0 && snprintf(path, sizeof(path), "%s/%s", directory, file) >= PATH_MAX)
+	if (snprintf(path, sizeof(path), "%s/%s", directory, error ? "address" : file) >= PATH_MAX)
 		return virtif_own_error_(ENAMETOOLONG);
 	if (error == 0 && fd != NULL && (*fd = open(path, O_RDWR | O_CLOEXEC)) == -1)
 		error = errno;
 	if (error)
-		(void)virtif_refused_open_(error, in_mount);
+		(void)virtif_refused_open_(error, path, in_mount);
 	if (virtif_own_ && (error == ENOENT || error == ENOTDIR))
 		virtif_own_ = VIRTIF_UNKNOWN_;
 	return error;
@@ -296,6 +306,7 @@ rump_pub_virtif_create(int num)
 		if (error == 0 || errno != ENOENT || error == EEXIST)
 			return errno; /* an owner may open, but not create: the errno of open(2) tells more */
 		virtif_own_ = own;
+		(void)virtif_path_(virtif_path_of_own_, "ctl", 0);
 		return error;
 	}
 	virtif_kept_[num] = fd + 1;
@@ -304,22 +315,26 @@ rump_pub_virtif_create(int num)
 
 /*
  * Return why the last failed call of a virtif function by this thread has failed: the sentence of last_error if virtfs
- * refused it, a sentence of this header, or the text of strerror(3). The next refused command of the same user replaces
- * the sentence of virtfs.
+ * refused it, a sentence of this header, or the text of strerror(3), after the path of the file if a file could not be
+ * opened. The next refused command of the same user replaces the sentence of virtfs.
  * After a read(2) or write(2) that has failed, use strerror(errno): this function does not know about it.
  */
 static inline const char *
 virtif_error(void)
 {
-	VIRTIF_THREAD_ char text[1024];
+	VIRTIF_THREAD_ char text[PATH_MAX + 128];
 	char path[PATH_MAX];
 	ssize_t size = -1;
 	int fd;
 
 	if (virtif_own_ == VIRTIF_UNKNOWN_)
 		return "no such interface: give its number, or the path of its directory";
-	if (virtif_own_)
-		return strerror(virtif_own_);
+	if (virtif_own_) {
+		const char *between = virtif_path_of_own_[0] ? ": " : "";
+
+		(void)snprintf(text, sizeof(text), "%s%s%s", virtif_path_of_own_, between, strerror(virtif_own_));
+		return text;
+	}
 	if (virtif_path_(path, "last_error", 0) == 0 && (fd = open(path, O_RDONLY | O_CLOEXEC)) != -1) {
 		size = read(fd, text, sizeof(text) - 1);
 		(void)close(fd);

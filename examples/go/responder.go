@@ -140,10 +140,10 @@ func serve(name string, ip []byte) error {
 		return err
 	}
 	if fd == -1 {
-		fd, err = syscall.Open(filepath.Join(virt, "frame"), syscall.O_RDWR|syscall.O_CLOEXEC, 0)
-	}
-	if err != nil {
-		return err
+		frames := filepath.Join(virt, "frame")
+		if fd, err = syscall.Open(frames, syscall.O_RDWR|syscall.O_CLOEXEC, 0); err != nil {
+			return &os.PathError{Op: "open", Path: frames, Err: err}
+		}
 	}
 	buffer := make([]byte, 65553)
 	for {

@@ -98,10 +98,22 @@ fn parse(name: &str) -> Option<Name> {
     }
 }
 
+/// Name the file in an error for which reason() has no sentence.
+fn at(path: &Path, error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(2 | 20 | 16) => error,
+        _ => io::Error::new(error.kind(), format!("{}: {error}", path.display())),
+    }
+}
+
 /// Return the directory of an interface, and its frames.
 fn open(name: &Name) -> io::Result<(PathBuf, File)> {
     match name {
-        Name::Directory(virt) => Ok((virt.clone(), OpenOptions::new().read(true).write(true).open(virt.join("frame"))?)),
+        Name::Directory(virt) => {
+            let file = virt.join("frame");
+            let frames = OpenOptions::new().read(true).write(true).open(&file).map_err(|error| at(&file, error))?;
+            Ok((virt.clone(), frames))
+        }
         Name::Descriptor(fd) => {
             let virt = var(format!("VIRTFS_FD{fd}"))
                 .map_err(|_| io::Error::new(io::ErrorKind::NotFound, "not a descriptor of virtfs exec"))?;
@@ -114,7 +126,8 @@ fn open(name: &Name) -> io::Result<(PathBuf, File)> {
 /// Answer until the interface is set down or destroyed, which makes read fail.
 fn serve(name: &Name, ip: &[u8; 4]) -> io::Result<()> {
     let (virt, mut frames) = open(name)?;
-    let text = read_to_string(virt.join("address"))?;
+    let file = virt.join("address");
+    let text = read_to_string(&file).map_err(|error| at(&file, error))?;
     let mut mac = [0u8; 6];
     for (byte, digits) in mac.iter_mut().zip(text.trim().split(':')) {
         *byte = u8::from_str_radix(digits, 16).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;

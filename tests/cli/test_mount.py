@@ -139,6 +139,17 @@ def test_lines_that_could_not_be_replayed_are_counted_when_it_mounts(directory: 
     ]
 
 
+def test_a_tap_of_the_host_that_a_line_uses_is_told_when_it_mounts(directory: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.write_text("create 3 inet 10.0.3.1/24 up\n")
+    done = script(
+        'ip tuntap add tap3 mode tap; $virtfs mount -o state="$2" "$1"; $virtfs umount "$1"', str(directory), str(state)
+    )
+    said = '"tap3" existed before: virtfs uses it with its settings, and destroy leaves it as it was'
+    assert (done.returncode, done.stderr) == (0, f"virtfs: warning: {said}\n")
+    assert state.read_text().startswith("# found: tap3\n")
+
+
 def test_a_state_that_cannot_be_saved_is_told_when_it_mounts(directory: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -186,5 +186,12 @@ def test_the_page_for_teachers_with_root() -> None:
         assert shell.run(watched, 2) == "64K\n0a0d0d0a\n"
         assert shell.run("runuser -u ben -- cat virt2/hex >/dev/null 2>&1 & cat virt2/wait/reader", 1) == "1\n"
         prints_what_it_says(shell, last)
+        shell.run("echo down >virt1/ctl; echo filter arp >virt2/ctl", 0)
+        seen = shell.run("virtfs ls", 0)
+        assert re.search("virt1 +down", seen)
+        assert re.search("virt2 .*\n    filter arp\n", seen)
         ended = "until ! grep -q hex virt2/clients; do :; done; runuser -u ben -- cat virt2/hex"
         assert "virt2/hex: Permission denied" in shell.run(ended, 1)
+        (restore,) = re.findall("`(echo destroy all >ctl; cat ~/class.ctl >ctl)`", _FOR_ROOT)
+        shell.run(restore, 0)
+        shell.run("cat ctl | cmp - ~/class.ctl", 0)

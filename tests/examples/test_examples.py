@@ -93,6 +93,24 @@ def test_a_script_that_needs_root_names_the_way_without(mount: Mount, name: str)
     assert (*finished(running), running.returncode) == ("", said, 1)
 
 
+@pytest.mark.parametrize("name", ["cable.sh", "internet.sh", "lab.sh", "pxe.sh", "wan.sh"])
+def test_a_script_in_a_shell_names_the_mount_of_the_shell(mount: Mount, name: str) -> None:
+    """`virtfs shell cable.sh /mnt/virt` would be sent back into the shell that it is in already."""
+    mount.sh("mkdir /mnt/shell && touch /mnt/shell/ctl && chown nobody /mnt/shell/ctl")
+    for other, problem in ((DIR, f"only root may write {DIR}/ctl"), ("/nowhere", "no virtfs at /nowhere")):
+        running = mount.start(
+            str(EXAMPLES / name),
+            other,
+            uid=65534,
+            env={**os.environ, "VIRTFS": "/mnt/shell"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        said = f'{name}: {problem}: it is not the mount of this shell: give "$VIRTFS" in its place\n'
+        assert (*finished(running), running.returncode) == ("", said, 1)
+    mount.sh("rm -r /mnt/shell")
+
+
 def test_responder(virt: Virt) -> None:
     virt.set(f"inet 10.3.{virt.unit}.1/24")
     address = f"10.3.{virt.unit}.2"

@@ -1,6 +1,7 @@
 """The examples in other languages are built without a warning, and do what their head comments say."""
 
 import errno
+import re
 import shlex
 import shutil
 import signal
@@ -153,6 +154,28 @@ def _refuses_what_is_no_name(virt: Virt, program: list[str], address: str) -> No
     assert virt.mount.read("ctl") == before
 
 
+@pytest.mark.parametrize("program", [*_SOURCE, "stream"])
+def test_the_interface_of_another_user(mount: Mount, tmp_path: Path, program: str) -> None:
+    """The message names the file that could not be opened."""
+    if program == "stream":
+        subprocess.run(compiled.command("stream", tmp_path), check=True, capture_output=True)
+    else:
+        build(program, EXAMPLES / _SOURCE[program], tmp_path / "responder")
+    name = "stream" if program == "stream" else "responder"
+    folder = Path(mount.sh("mktemp -d /tmp/virtif.XXXXXX").strip())
+    try:
+        folder.chmod(0o755)
+        shutil.copy(tmp_path / name, folder)
+        mount.ctl("create 7 up")
+        words = [str(folder / name), "7", *(["10.0.7.2"] if name == "responder" else [])]
+        refused = mount.start(*words, uid=65534, stderr=subprocess.PIPE)
+        said = finished(refused)[1]
+        file = "stream" if program == "stream" else "frame"
+        assert re.fullmatch(rf"{name}: 7: .*{DIR}/virt7/{file}: [Pp]ermission denied.*\n", said), said
+    finally:
+        shutil.rmtree(folder)
+
+
 def test_the_header_in_cpp(tmp_path: Path) -> None:
     source = Path(__file__).with_name("virtif_calls.c")
     flags = ["-x", "c++", "-std=c++11", "-pedantic", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-fsyntax-only"]
@@ -228,7 +251,7 @@ def test_the_functions_of_the_header(mount: Mount, tmp_path: Path) -> None:
         "virtif_destroy(3): ENXIO",
         "virtif_destroy(-1): EINVAL",
         "virtif_open(3): ENOENT",
-        "No such file or directory",
+        f"{DIR}/virt3/frame: No such file or directory",
         "rump_pub_virtif_create(-1): ENOENT",
         "No such file or directory",
         "virtif_open_named(virt3): ENOENT",
@@ -265,7 +288,7 @@ def test_the_reason_for_a_user_who_may_not_create(mount: Mount, tmp_path: Path) 
             user = mount.process(65534)
             user.call(Path(f"{DIR}/virt7/mtu").write_text, "1")
         created = mount.start(str(program), uid=65534, stdout=subprocess.PIPE)
-        assert finished(created)[0] == "Permission denied\n"
+        assert finished(created)[0] == f"{DIR}/ctl: Permission denied\n"
     finally:
         shutil.rmtree(program.parent)
 

@@ -59,6 +59,46 @@ def test_the_next_mount_uses_it_again_without_a_warning(lasting: LastingOnes, na
 
 
 @pytest.mark.parametrize("name", MAKE)
+def test_the_next_mount_warns_if_it_finds_one_that_it_had_made_itself(lasting: LastingOnes, name: str) -> None:
+    mount = lasting(OPTION)
+    mount.ctl(LINES[name])
+    mount.end()
+    mount.sh(MAKE[name])
+    mount.again(OPTION)
+    sentence = f'"{name}" existed before: virtfs uses it with its settings, and destroy leaves it as it was'
+    assert mount.read("last_error") == f"warning: {sentence}"
+    assert kept(mount).startswith(f"# found: {name}\n")
+    mount.end()
+    mount.again(OPTION)
+    assert mount.read("last_error") == "ok"
+
+
+def test_the_next_mount_names_several(lasting: LastingOnes) -> None:
+    mount = lasting(OPTION)
+    mount.ctl("".join(f"create {n}\n" for n in range(5)) + "create bridge0")
+    mount.end()
+    mount.sh("for n in 0 1 2 3 4; do ip tuntap add tap$n mode tap; done; ip link add bridge0 type bridge")
+    mount.again(OPTION)
+    sentence = "existed before: virtfs uses them with their settings, and destroy leaves them as they were"
+    assert mount.read("last_error") == f'warning: "tap0", "tap1", "tap2", "tap3" and 2 more {sentence}'
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_retry_warns_of_what_existed_before(lasting: LastingOnes, name: str) -> None:
+    mount = lasting(OPTION)
+    mount.end()
+    refused = {"tap3": "create 3 netns late", "bridge0": "create bridge0 add late"}[name]
+    mount.root.call(Path.write_text, Path(STATE), f"{refused}\n")
+    mount.again(OPTION)
+    mount.sh(MAKE[name])
+    mount.sh("ip netns add late; ip tuntap add late mode tap")
+    mount.ctl("retry")
+    assert mount.read("last_error").startswith(f'warning: "{name}" existed before: ')
+    mount.ctl(f"destroy {TARGETS[name]}")
+    mount.sh("ip netns delete late; ip link delete late")
+
+
+@pytest.mark.parametrize("name", MAKE)
 def test_it_is_not_made_again_when_it_is_gone(lasting: LastingOnes, name: str) -> None:
     """virtfs does not make a persistent tap of its own with the addresses that the host's tap had."""
     mount = using(lasting, name)

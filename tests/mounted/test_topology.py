@@ -64,10 +64,13 @@ def test_a_name_of_another_format_is_refused(mount: Mount) -> None:
 
 
 def test_a_name_with_blanks_that_are_not_quoted_is_no_mount(mount: Mount, tmp_path: Path) -> None:
-    said = 'virtfs: "lab.svg" is not a mount: quote a file name that has blanks\n'
+    remedy = "if it is a part of the name of the image, put that name in quotes"
+    said = f'virtfs: "lab.svg" is not a virtfs mount; {remedy}\n'
     assert run(mount, "ls", "--svg", f"{tmp_path}/my", "lab.svg", VIRTFS=DIR) == (1, "", said)
     said = f'virtfs: there is no virtfs mounted at "{tmp_path}"\n'
     assert run(mount, "ls", "--svg", f"{tmp_path}/lab.svg", str(tmp_path)) == (1, "", said)
+    said = 'virtfs: "/mnt/virtt" is not a virtfs mount: there is no such directory\n'
+    assert run(mount, "ls", "--svg", f"{tmp_path}/lab.svg", "/mnt/virtt") == (1, "", said)
     assert list(tmp_path.iterdir()) == []
 
 

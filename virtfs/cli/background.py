@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import signal
 import sys
 import traceback
@@ -16,10 +17,11 @@ Ready = Callable[[], None]
 _READY = b"\0"  # sent by the child once it is ready; an error message never begins with this byte
 
 
-def spawn(run: Callable[[Ready], int]) -> int:
+def spawn(run: Callable[[Ready], int], seconds: float | None = None, slow: Callable[[], None] = lambda: None) -> int:
     """Fork a child that calls run(ready) and exits with the result of run().
 
-    Wait until the child has called ready(), and return the process id of the child.
+    Wait until the child has called ready(), and return the process id of the child. slow: called once in this process
+    if the child has not called ready() after `seconds`.
 
     The child leads a new session without a terminal, in the directory /. Its only open descriptors are 0 to 2, on
     /dev/null. Call this before starting threads. VirtError: the error that `run` raised before it called ready().
@@ -37,6 +39,8 @@ def spawn(run: Callable[[Ready], int]) -> int:
     os.close(telling)
     try:
         with open(hearing, "rb") as pipe:
+            if not select.select([pipe], [], [], seconds)[0]:
+                slow()
             said = pipe.read()
     except KeyboardInterrupt:
         os.kill(child, signal.SIGTERM)

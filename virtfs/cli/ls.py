@@ -68,8 +68,11 @@ def draw(directory: str | None, file: str) -> None:
     if dot is None:
         raise VirtError(errno.ENOENT, 'drawing needs the program "dot": install Graphviz (package graphviz)')
     where = chosen(directory)
-    if directory is not None and not os.path.lexists(where):  # the second word of a name without quotes
-        raise VirtError(errno.ENOENT, f"{quoted(directory)} is not a mount: quote a file name that has blanks")
+    if directory is not None and not os.path.lexists(where):  # also the second word of a name without quotes
+        if directory.startswith("/"):
+            raise VirtError(errno.ENOENT, f"{quoted(directory)} is not a virtfs mount: there is no such directory")
+        remedy = "if it is a part of the name of the image, put that name in quotes"
+        raise VirtError(errno.ENOENT, f"{quoted(directory)} is not a virtfs mount; {remedy}")
     expect_virtfs(where)
     (answer,) = ask([where], lambda mount: read(mount, "topology"))
     if answer.error is not None:

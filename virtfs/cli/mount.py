@@ -18,7 +18,8 @@ from virtfs.cli.remount import remount
 from virtfs.cli.surroundings import complain, sentence_of
 from virtfs.cli.unseen import unseen
 from virtfs.core.errors import VirtError
-from virtfs.fuse.mounttable import resolve
+from virtfs.fuse.hanging import SLOW, waiting
+from virtfs.fuse.mounttable import mounted_at, resolve, still_mounted
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def mount(
     fsname=. program: the name that warnings begin with. VirtError: the mount failed.
     """
     if "remount" in text.split(","):
-        remount(directory, text, sloppy)
+        remount(directory, text, sloppy, program)
         return 0
     options = parse(text, sloppy)
     if options.source is None:
@@ -62,8 +63,14 @@ def mount(
             notify("READY=1", f"STATUS=Serving {path}")
 
         return serve_here(path, options, now_ready, foreground=True)
+    before = mounted_at(path)
+
+    def slow() -> None:
+        if before is not None and before.virtfs and still_mounted(before) and (why := waiting()):
+            complain(program, why)
+
     try:
-        server = spawn(lambda ready: serve_here(path, options, ready, foreground=False))
+        server = spawn(lambda ready: serve_here(path, options, ready, foreground=False), SLOW, slow)
     except KeyboardInterrupt:
         complain(program, f'interrupted: the mount at "{path}" was given up before it was ready')
         raise

@@ -5,9 +5,11 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from virtfs.cli.options import MountOptions, parse
 from virtfs.cli.shell_mark import remedy
+from virtfs.cli.surroundings import complain
 from virtfs.core.errors import VirtError
 from virtfs.fuse.hanging import unless_stopped
 from virtfs.fuse.mount import change_flags
@@ -30,13 +32,15 @@ _KEPT = os.ST_RDONLY | os.ST_NOEXEC | os.ST_SYNCHRONOUS | os.ST_NOATIME | os.ST_
 _ALWAYS = os.ST_NOSUID | os.ST_NODEV
 
 
-def remount(directory: str, text: str, sloppy: bool = False) -> None:
+def remount(directory: str, text: str, sloppy: bool = False, program: str = "virtfs") -> None:
     """Apply the flags in a list of options to a mounted virtfs. Other flags keep their values.
 
     mount(8) repeats the options from fstab(5) or from the mount table. So an option that is not a flag is accepted if
-    it does not change the mount. VirtError: EINVAL, no virtfs is mounted at the directory, or an option that is not a
-    flag would change; EPERM, the caller is not root; EBUSY, the server is stopped; any other errno, the mount's options
-    cannot be read.
+    it does not change the mount.
+
+    program: the name that messages begin with. VirtError: EINVAL, no virtfs is mounted at the directory, or an option
+    that is not a flag would change; EPERM, the caller is not root; EBUSY, the server is stopped; any other errno, the
+    mount's options cannot be read.
     """
     path = resolve(directory)
     mount = mounted_at(path)
@@ -44,7 +48,7 @@ def remount(directory: str, text: str, sloppy: bool = False) -> None:
         what = "is not mounted" if mount is None else f"is a mount of {mount.source} ({mount.type}), not of virtfs"
         raise VirtError(errno.EINVAL, f'"{directory}" {what}')
     options = parse(without_present(mount, text), sloppy)
-    unless_stopped(path, lambda: _ask(path))
+    unless_stopped(path, lambda: _ask(path), partial(complain, program))
     _refuse_changes(mount, options)
     try:
         flags = os.statvfs(path).f_flag & _KEPT | _ALWAYS

@@ -12,7 +12,7 @@ from functools import partial
 
 from virtfs.cli.surroundings import complain
 from virtfs.core.errors import VirtError
-from virtfs.fuse.hanging import STOPPED, Child, may_be_stopped
+from virtfs.fuse.hanging import SLOW, STOPPED, Child, may_be_stopped, waiting
 from virtfs.fuse.mount import detach_lazily
 from virtfs.fuse.mounttable import Mounted, mounted_at, resolve
 
@@ -138,7 +138,9 @@ def _wait(root: int, mount: Mounted) -> None:
     A child process calls fstat(2) repeatedly, because only SIGKILL can end an fstat(2) that hangs.
     """
     with Child(lambda: _watch(root, mount)) as child:
-        if not child.ended(STOPPED) and (stopped := may_be_stopped()):
+        if not child.ended(SLOW) and (why := waiting()):
+            complain("virtfs", f'"{mount.directory}" is unmounted; {why}')
+        if not child.ended(STOPPED - SLOW) and (stopped := may_be_stopped()):
             complain("virtfs", f'"{mount.directory}" is unmounted, but its server {stopped}; waiting for its end')
         if not child.ended(PATIENCE - STOPPED):
             raise VirtError(

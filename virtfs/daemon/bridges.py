@@ -56,6 +56,11 @@ class Bridges:
     def __contains__(self, name: object) -> bool:
         return name in self._bridges
 
+    @property
+    def found(self) -> list[str]:
+        """The names of the bridges that virtfs found on the host, even of those that are lost."""
+        return self._texts.found
+
     def lost_with(self, name: BridgeName, member: str) -> frozenset[IpInterface]:
         """Return the addresses that the state file attributes to an adopted member and the bridge does not have.
 

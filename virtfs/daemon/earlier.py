@@ -15,6 +15,8 @@ from virtfs.core.quoting import quoted
 MADE = "# made: "  # virtfs made them, and they outlive the daemon
 FOUND = "# found: "  # they existed before virtfs used them
 
+NAMED = 4  # maximum number of names in a sentence
+
 
 class Earlier(NamedTuple):
     """The names of the taps and bridges that an earlier run of virtfs made, and of those that it found on the host."""
@@ -36,9 +38,14 @@ def _listed(text: str, start: str) -> frozenset[str]:
     return frozenset(name for line in lines for name in line.split())
 
 
-def existed(name: str) -> str:
-    """Return the sentence that a tap or bridge existed before the line that uses it."""
-    return f"{quoted(name)} existed before: virtfs uses it with its settings, and destroy leaves it as it was"
+def existed(*names: str) -> str:
+    """Return the sentence that taps or bridges existed before the lines that use them. It names at most NAMED."""
+    if len(names) == 1:
+        return f"{quoted(names[0])} existed before: virtfs uses it with its settings, and destroy leaves it as it was"
+    shown, others = names[:NAMED], len(names) - NAMED
+    listed = [*map(quoted, shown), *([f"{others} more"] if others > 0 else [])]
+    which = f"{', '.join(listed[:-1])} and {listed[-1]}"
+    return f"{which} existed before: virtfs uses them with their settings, and destroy leaves them as they were"
 
 
 def vanished_from_host(name: str, target: object) -> VirtError:

@@ -16,7 +16,7 @@ from virtfs.core.quoting import quoted
 from virtfs.core.virt import Origin
 from virtfs.daemon.bridge_lines import adopted_before
 from virtfs.daemon.bridges import Bridges
-from virtfs.daemon.earlier import Earlier, earlier
+from virtfs.daemon.earlier import Earlier, earlier, existed
 from virtfs.daemon.failed_lines import FailedLine, FailedLines, member_of, replayable
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.leftovers import sweep, wanted_by
@@ -77,6 +77,7 @@ class Replay:
         self._bridges.recalled = adopted_before(text)
         before, left = earlier(text), await self._sweep(text, created)
         self._failed.earlier = before._replace(made=before.made | left)
+        warnings = []
         for number, text_line in enumerate(text.splitlines(), start=1):
             if self._lines.ended:
                 break
@@ -84,27 +85,39 @@ class Replay:
             if (failure := await self._attempt(line)) is not None:
                 log.error("state file, line %d: %s: %s", number, quoted(line), failure.reason)
                 self._failed.add(failure)
-            if line != text_line:
-                self._warn_lost(line)
+            if line != text_line and (sentence := self._lost_by(line)):
+                log.warning("%s", sentence)
+                warnings.append(sentence)
+        if found := self._found_on_host():
+            warnings.insert(0, existed(*found))
+        if warnings:
+            self._report(VirtError(errno.EADDRNOTAVAIL, f"warning: {'; '.join(warnings)}"), ROOT_USER)
         return not self._lines.ended
 
-    def _warn_lost(self, line: str) -> None:
-        """Warn if a line adopts a member that had vanished, and the bridge does not have the member's addresses.
+    def _found_on_host(self) -> list[str]:
+        """Return the taps and bridges that existed before virtfs used them, and that the state file does not list so.
 
-        They are gone if the bridge was deleted, at the end of the last mount or with the machine.
+        The log and `events` already have a warning about each of them.
+        """
+        taps = [one.virt.tap for one in self._registry if one.virt.origin is Origin.FOUND]
+        return [name for name in (*taps, *self._bridges.found) if name not in self._failed.earlier.found]
+
+    def _lost_by(self, line: str) -> str:
+        """Return a warning if a line adopts a member that had vanished, and the bridge lacks the member's addresses.
+
+        They are gone if the bridge was deleted, at the end of the last mount or with the machine. "": no warning.
         """
         try:
             command = parse(line)
         except VirtError:
-            return
+            return ""
         if command is None or (member := member_of(command)) is None:
-            return
+            return ""
         bridge = BridgeName(str(command.target))
-        if lost := self._bridges.lost_with(bridge, member):
-            what = f"it had adopted from {quoted(member)}"
-            sentence = f"{bridge} has lost {addresses_of(lost)}, which {what}: configure the interface again"
-            log.warning("%s", sentence)
-            self._report(VirtError(errno.EADDRNOTAVAIL, f"warning: {sentence}"), ROOT_USER)
+        if not (lost := self._bridges.lost_with(bridge, member)):
+            return ""
+        what = f"it had adopted from {quoted(member)}"
+        return f"{bridge} has lost {addresses_of(lost)}, which {what}: configure the interface again"
 
     async def _sweep(self, text: str, created: bool) -> frozenset[str]:
         """Remove leftovers of a killed server. Keep those in the state file, and return their names."""
@@ -117,9 +130,10 @@ class Replay:
     async def retry(self) -> None:
         """Retry the failed lines, each as a separate command. Users' commands may run in between.
 
+        If a line uses a tap or bridge that existed before, last_error of root has a warning, as after `create`.
         VirtError: some lines failed again; the errno and the reason are those of the first one.
         """
-        refusals, done = [], 0
+        refusals, done, before = [], 0, self._found_on_host()
         for one in self._failed:
             if one not in self._failed:
                 continue  # a user's line has superseded it in the meantime
@@ -138,6 +152,8 @@ class Replay:
             first, tried = refusals[0], done + len(refusals)
             counts = f"{len(refusals)} of {tried} lines failed again; first error: " if tried > 1 else ""
             raise VirtError(first.errno, f"{counts}{first.strerror}")
+        if found := [name for name in self._found_on_host() if name not in before]:
+            self._report(VirtError(errno.EEXIST, f"warning: {existed(*found)}"), ROOT_USER)
 
     async def _attempt(self, line: str) -> FailedLine | None:
         """Run a line. If it fails, return the line with the reason."""

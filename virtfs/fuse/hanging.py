@@ -15,6 +15,7 @@ from time import monotonic
 from virtfs.core.errors import VirtError
 
 ENDING = 60.0  # seconds to wait for the end of a killed process; the kernel needs about 15 for 1000 taps
+SLOW = 1.5  # seconds without an answer after which a user should know why
 STOPPED = 3.0  # seconds without an answer after which a server is probably stopped
 _PF_EXITING = 4  # linux/sched.h
 REMEDY = "continue it with kill -CONT, or end it with kill -KILL"
@@ -56,15 +57,20 @@ class Child:
         os.close(self._pidfd)
 
 
-def unless_stopped(directory: str, call: Callable[[], int]) -> int:
+def unless_stopped(directory: str, call: Callable[[], int], tell: Callable[[str], None]) -> int:
     """Make a system call on a mount in a child process, and return the result of `call`, 0 to 255.
 
     If a process is ending, wait for it: the kernel still removes the taps of a killed server, and answers no call on
-    its mount before. VirtError EBUSY: the server does not answer within STOPPED seconds, or ENDING for such a process.
+    its mount before. tell: called with the sentence of waiting() after SLOW seconds.
+
+    VirtError EBUSY: the server does not answer within STOPPED seconds, or ENDING for such a process.
     """
     with Child(call) as child:
         last = monotonic() + ENDING
-        answered = child.ended(STOPPED)
+        answered = child.ended(SLOW)
+        if not answered and (why := waiting()):
+            tell(why)
+        answered = answered or child.ended(STOPPED - SLOW)
         stopped = "" if answered else may_be_stopped()
         while not (answered or stopped) and monotonic() < last and ending_processes():
             answered = child.ended(0.2)
@@ -76,6 +82,12 @@ def unless_stopped(directory: str, call: Callable[[], int]) -> int:
         f"may still be ending ({ending}): try again later" if ending else "does not answer: end it with virtfs umount"
     )
     raise VirtError(errno.EBUSY, f'"{directory}" is busy: the server of the virtfs there {why}')
+
+
+def waiting() -> str:
+    """Return what a command waits for if a process is ending, as a sentence, or "" if there is none."""
+    ending = ending_processes()
+    return ending and f"waiting for the server that was killed ({ending}), whose taps the kernel still removes"
 
 
 def may_be_stopped() -> str:

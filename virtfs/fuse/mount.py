@@ -208,7 +208,7 @@ def _dead(directory: str) -> bool:
             return _DEAD if e.errno in (errno.ENOTCONN, errno.ECONNABORTED) else 0
         return 0
 
-    return unless_stopped(directory, look) == _DEAD
+    return unless_stopped(directory, look, partial(log.warning, "%s")) == _DEAD
 
 
 def _check_device() -> None:

@@ -39,7 +39,9 @@ def spawn(run: Callable[[Ready], int], seconds: float | None = None, slow: Calla
     os.close(telling)
     try:
         with open(hearing, "rb") as pipe:
-            if not select.select([pipe], [], [], seconds)[0]:
+            poller = select.poll()  # select(2) cannot wait for a descriptor above 1023
+            poller.register(pipe, select.POLLIN)
+            if not poller.poll(None if seconds is None else seconds * 1000):
                 slow()
             said = pipe.read()
     except KeyboardInterrupt:

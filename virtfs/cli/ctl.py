@@ -13,6 +13,7 @@ from virtfs.cli.surroundings import complain, sentence_of
 from virtfs.core.errors import VirtError
 from virtfs.core.help_text import help_text
 from virtfs.core.quoting import quoted
+from virtfs.core.warning_text import split_warnings
 
 _OF_A_FILE = "to run the lines of a file, use cat FILE >DIR/ctl, where DIR is the mount"
 _OF_ONE = re.compile(r"\s*(virt[0-9]+)\s+(.*)", re.DOTALL)
@@ -34,13 +35,13 @@ def ctl(directory: str | None, words: Sequence[str]) -> None:
         return
     where = chosen(directory)
     expect_virtfs(where)  # a directory without a mount may have a plain file of this name
-    warning = ask_patiently(where, partial(_write, line=line))
-    if warning:
-        complain("virtfs", warning.decode("utf-8", "surrogateescape"))
+    told = ask_patiently(where, partial(_write, line=line))
+    for warning in split_warnings(told.decode("utf-8", "surrogateescape")) if told else ():
+        complain("virtfs", warning)
 
 
 def _write(directory: str, line: str) -> bytes:
-    """Write a line. Return the warning that the line left in last_error, or b"" if none. Runs in a child."""
+    """Write a line. Return the warnings that the line left in last_error, or b"" if none. Runs in a child."""
     file = os.path.join(directory, "ctl")
     # The owner of an interface may write to the interface's ctl, but not to the mount's.
     if (match := _OF_ONE.fullmatch(line)) and not os.access(file, os.W_OK):

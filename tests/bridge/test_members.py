@@ -123,3 +123,13 @@ def test_a_member_without_a_link_is_told(mount: Mount, virts: Virts) -> None:
     mount.ip("link set d7 down")
     assert re.search(row.pattern.format(r"d7\(nolink\)"), mount.sh(listing))
     assert "port 1 priority 128 disabled\n" in mount.sh("cat bridge/bridge0/status")
+
+
+def test_a_bridge_that_is_given_by_its_number(mount: Mount, virts: Virts) -> None:
+    virt = virts()
+    told_by_ctl = mount.sh(f"{sys.executable} -m virtfs ctl -d . {virt.name} bridge 0 2>&1 || true")
+    assert told_by_ctl.endswith(': bridge: there is no bridge "0": did you mean "bridge0"?\n')
+    mount.ip("link add name 0 type bridge")  # an odd name, but a valid one
+    mount.ctl(f"{virt.name} bridge 0")
+    assert virt.read("tap/bridge") == "0"
+    mount.ip("link delete 0")

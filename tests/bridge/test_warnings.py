@@ -2,9 +2,10 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+from harness.places import Place
 from harness.serving import Mount, Virt, Virts, frame
 from harness.tools import FILTERS, need_bridge_filter
 from harness.waiting import until
@@ -127,3 +128,84 @@ def test_the_mtu_of_the_hosts_interfaces_and_of_the_bridge(mount: Mount, virts: 
     mount.ctl(f"bridge0 delete {virt.name}")
     mount.ip("link add second mtu 1600 type veth peer name far2")
     assert 'as in "ip link set second mtu 2000"' in say(mount, "bridge0 add second")
+
+
+@pytest.fixture
+def other_bridge(mount: Mount) -> Iterator[str]:
+    """A bridge of the host that no line of ctl has named, so virtfs has no files of it."""
+    mount.ip("link add br0 type bridge mcast_snooping 0")
+    mount.ip("link set br0 up addrgenmode none")  # the bridge itself sends no frame
+    yield "br0"
+    mount.ip("link delete br0")
+
+
+def test_the_packet_filter_of_another_bridge(filtered: Mount, virts: Virts, other_bridge: str) -> None:
+    mount, near, far, third = filtered, virts(), virts(), virts()
+    assert say(mount, f"{near.name} bridge {other_bridge}") == "", "the frames of one port go nowhere"
+    told = say(mount, f"{far.name} bridge {other_bridge}")
+    assert told.startswith('virtfs: warning: frames between the ports of "br0" pass the packet filter of the host (br_')
+    assert say(mount, f"{third.name} bridge {other_bridge}") == "", "once for each bridge"
+    assert arriving(near, far, *WRONG, PLAIN) == [PLAIN]
+    (remedy,) = re.findall('"(sysctl -w .*)" lets all frames pass unchanged', told)
+    mount.sh(remedy)
+    assert arriving(near, far, *WRONG, PLAIN) == [*WRONG, PLAIN]
+
+
+def test_the_packet_filter_counts_ports_of_other_programs(filtered: Mount, virts: Virts, other_bridge: str) -> None:
+    filtered.ip(f"link add uplink master {other_bridge} type veth peer name far")
+    assert 'the ports of "br0"' in say(filtered, f"{virts().name} bridge {other_bridge}")
+    filtered.ip("link delete uplink")
+
+
+def test_the_mtu_of_the_ports_of_another_bridge(mount: Mount, virts: Virts, other_bridge: str) -> None:
+    one, two = virts(f"up bridge {other_bridge}"), virts(f"up bridge {other_bridge}")
+    told = say(mount, f"{two.name} mtu 9000")
+    assert told == (
+        f'virtfs: warning: {two.name} has mtu 9000, {one.name} in the same bridge 1500: "br0" drops longer frames to '
+        f'{one.name}, and no counter shows them: give all ports the same mtu, as in "{one.name} mtu 9000"\n'
+    )
+    assert arriving(two, one, LONG, PLAIN) == [PLAIN]
+    assert say(mount, f"{one.name} mtu 9000") == ""
+    assert arriving(two, one, LONG, PLAIN) == [LONG, PLAIN]
+    mount.ip(f"link add uplink mtu 1450 master {other_bridge} type veth peer name far")
+    three = virts("up mtu 9000")
+    told = say(mount, f"{three.name} bridge {other_bridge}")
+    assert '"uplink" in the same bridge 1450: "br0" drops longer frames to "uplink"' in told
+    mount.ip("link delete uplink")
+
+
+def test_the_mtu_in_a_bridge_of_another_namespace(mount: Mount, virts: Virts, places: Callable[[], Place]) -> None:
+    place, one, two = places(), virts(), virts("mtu 9000")
+    place.ip("link add br0 up type bridge")
+    place.ip("link add uplink mtu 1450 master br0 type veth peer name far")
+    mount.ctl(f"{one.name} netns {place.pid}\n{one.name} mtu 1450 bridge br0\n{two.name} netns {place.pid}")
+    told = say(mount, f"{two.name} bridge br0")
+    assert f'{two.name} has mtu 9000, {one.name} in the same bridge 1450: "br0" drops longer frames' in told
+
+
+def test_the_packet_filter_of_another_namespace(mount: Mount, virts: Virts, places: Callable[[], Place]) -> None:
+    need_bridge_filter()
+    place, one, two = places(), virts(), virts()
+    place.sh(f"for file in {FILTERS}; do echo 1 >$file; done")
+    place.ip("link add br0 up type bridge")
+    mount.ctl(f"{one.name} netns {place.pid}\n{one.name} bridge br0\n{two.name} netns {place.pid}")
+    told = say(mount, f"{two.name} bridge br0")
+    assert f'of "br0" pass the packet filter of network namespace "{place.pid}" (br_netfilter)' in told
+    (remedy,) = re.findall('"(sysctl -w .*)" there lets all frames pass unchanged', told)
+    place.sh(remedy)
+    place.ip("link add br1 up type bridge")
+    mount.ctl(f"{one.name} bridge br1")
+    assert say(mount, f"{two.name} bridge br1") == ""
+
+
+def test_each_warning_of_a_line_is_told(filtered: Mount, virts: Virts) -> None:
+    """The packet filter does not hide the MTU, nor do the addresses of a port hide the two."""
+    mount, one, two = filtered, virts("inet 10.0.79.1/24"), virts("mtu 9000")
+    told = say(mount, f"create bridge0 up add {one.name} add {two.name}").splitlines()
+    assert [line.split()[:4] for line in told] == [
+        ["virtfs:", "warning:", f'"{one.tap}"', "has"],
+        ["virtfs:", "warning:", "frames", "between"],
+        ["virtfs:", "warning:", two.name, "has"],
+    ]
+    assert mount.read("last_error") == "; ".join(line.removeprefix("virtfs: ") for line in told)
+    assert any("frames between the ports of bridge0 pass the packet filter" in line for line in mount.log)

@@ -232,6 +232,17 @@ def test_ctl_warns_of_each_command_that_is_not_saved(lasting: LastingOnes) -> No
     assert mount.sh(f"{virtfs} ctl -d {DIR} create 4 2>&1") == ""
 
 
+def test_a_state_that_cannot_be_saved_does_not_hide_other_warnings(lasting: LastingOnes) -> None:
+    mount = begun(lasting)
+    mount.ctl("create 1\ncreate 2\ncable 1 2")
+    mount.sh("rm -r /mnt/kept/lab")
+    unsaved = f'the command took effect, but virtfs cannot save the state file "{STATE}": No such file or directory'
+    mount.ctl("virt1 mtu 9000")
+    assert mount.read("last_error").startswith(f"{unsaved}; warning: virt1 has mtu 9000, virt2 at the other end of its")
+    mount.ctl("virt1 backlog 4")
+    assert mount.read("last_error") == unsaved, "the warning was about the line before"
+
+
 def test_a_change_that_is_undone_while_it_cannot_be_saved(lasting: LastingOnes) -> None:
     """The state is saved again as soon as that is possible, although it is the one that was saved last."""
     mount = begun(lasting)

@@ -51,12 +51,28 @@ def test_help_lists_the_commands_and_describes_one(capsys: pytest.CaptureFixture
     assert told(capsys, "ctl", "help") == (0, help_text().splitlines())
 
 
+def test_the_help_about_a_word_of_ctl(capsys: pytest.CaptureFixture[str]) -> None:
+    status, lines = told(capsys, "ctl", "help", "cable")
+    assert (status, lines[0].split()[:3]) == (0, ["cable", "A", "B|SOCKET"])
+    assert "SOCKET is unix:PATH" in lines[1], "the words of the usage are explained"
+    status, lines = told(capsys, "ctl", "help inet")
+    assert [line.split()[:2] for line in lines] == [
+        ["virtN", "inet"],
+        ["virtN", "-inet"],
+        ["bridgeN", "inet"],
+        ["bridgeN", "-inet"],
+    ]
+    status, lines = told(capsys, "ctl", "help", "cables")
+    reason = '"cables" is no command or verb of ctl: "virtfs ctl help" lists them'
+    assert (status, lines) == (1, [f"virtfs: {reason}"])
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
         (["mout"], 'unknown command "mout": `virtfs help` lists the commands'),
-        (["create"], 'unknown command "create": `virtfs ctl help` describes the lines of ctl'),
-        (["mtu"], 'unknown command "mtu": `virtfs ctl help` describes the lines of ctl'),
+        (["create"], 'unknown command "create": `virtfs ctl help create` describes this word of ctl'),
+        (["mtu"], 'unknown command "mtu": `virtfs ctl help mtu` describes this word of ctl'),
         (["ls", "top"], 'help takes one command, not "ls top"'),
     ],
 )

@@ -11,36 +11,47 @@ from virtfs.cli.denied import why_denied
 from virtfs.cli.mounts import ask_patiently, chosen, expect_virtfs, explained, last_error, say
 from virtfs.cli.surroundings import complain, sentence_of
 from virtfs.core.errors import VirtError
-from virtfs.core.help_text import help_text
+from virtfs.core.help_text import help_about, help_text
 from virtfs.core.quoting import quoted
+from virtfs.core.warning_text import split_warnings
 
 _OF_A_FILE = "to run the lines of a file, use cat FILE >DIR/ctl, where DIR is the mount"
 _OF_ONE = re.compile(r"\s*(virt[0-9]+)\s+(.*)", re.DOTALL)
 
 
 def ctl(directory: str | None, words: Sequence[str]) -> None:
-    """Write a line to the ctl of a mount. If the line is `help`, print the text of the file help instead.
+    """Write a line to the ctl of a mount. If the line is `help` or `help WORD`, print the text of the file help, or its
+    lines about a command or verb, instead.
 
     directory: the mount, or the directory of an interface or bridge; None for the default (mounts.chosen). words: the
     line, or the words of the line.
-    VirtError: the errno of the write, with the message in last_error; EINVAL, the line is empty;
+    VirtError: the errno of the write, with the message in last_error; EINVAL, the line is empty, or no help;
     ENOENT, no virtfs is mounted there.
     """
     line = " ".join(words)
     if not line.strip():
         raise VirtError(errno.EINVAL, f'ctl needs a line, as in "virtfs ctl create 3 up"; {_OF_A_FILE}')
-    if line.strip() == "help":
-        say(help_text())
+    if line.split()[0] == "help":
+        say(_help(line.split()[1:]))
         return
     where = chosen(directory)
     expect_virtfs(where)  # a directory without a mount may have a plain file of this name
-    warning = ask_patiently(where, partial(_write, line=line))
-    if warning:
-        complain("virtfs", warning.decode("utf-8", "surrogateescape"))
+    told = ask_patiently(where, partial(_write, line=line))
+    for warning in split_warnings(told.decode("utf-8", "surrogateescape")) if told else ():
+        complain("virtfs", warning)
+
+
+def _help(words: Sequence[str]) -> str:
+    if not words:
+        return help_text()
+    asked = " ".join(words)
+    if text := help_about(asked):
+        return text
+    raise VirtError(errno.EINVAL, f'{quoted(asked)} is no command or verb of ctl: "virtfs ctl help" lists them')
 
 
 def _write(directory: str, line: str) -> bytes:
-    """Write a line. Return the warning that the line left in last_error, or b"" if none. Runs in a child."""
+    """Write a line. Return the warnings that the line left in last_error, or b"" if none. Runs in a child."""
     file = os.path.join(directory, "ctl")
     # The owner of an interface may write to the interface's ctl, but not to the mount's.
     if (match := _OF_ONE.fullmatch(line)) and not os.access(file, os.W_OK):

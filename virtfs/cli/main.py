@@ -93,6 +93,7 @@ The mount is DIR, or else $VIRTFS, the mount that contains the working directory
   virtfs ctl create 3 up inet 10.0.3.1/24
   virtfs ctl virt3 mtu 1400
   virtfs ctl help
+  virtfs ctl help cable
 
 To run the lines of a file, use `cat FILE >DIR/ctl`.
 """
@@ -294,7 +295,7 @@ def _help(
         parser.print_help()
     elif name not in commands:
         of_ctl = name in {form.kind for form in FORMS} | {verb.name for verb in VERBS}
-        where = "`virtfs ctl help` describes the lines of ctl" if of_ctl else "`virtfs help` lists the commands"
+        where = f"`virtfs ctl help {name}` describes this word of ctl" if of_ctl else "`virtfs help` lists the commands"
         parser.error(f"unknown command {quoted(name)}: {where}")
     elif len(words) > 1:
         parser.error(f"help takes one command, not {quoted(' '.join(words))}")

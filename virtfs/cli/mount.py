@@ -18,6 +18,7 @@ from virtfs.cli.remount import remount
 from virtfs.cli.surroundings import complain, sentence_of
 from virtfs.cli.unseen import unseen
 from virtfs.core.errors import VirtError
+from virtfs.core.warning_text import split_warnings
 from virtfs.fuse.hanging import SLOW, waiting
 from virtfs.fuse.mounttable import mounted_at, resolve, still_mounted
 
@@ -104,7 +105,7 @@ def _about_state(path: str) -> Iterator[str]:
     (answer,) = ask([path], lambda mount: read(mount, "last_error"))
     said = "" if answer.error is not None else answer.data.decode(errors="replace").rstrip("\n")
     if said.startswith(_WARNING):
-        yield said.removeprefix(_WARNING)
+        yield from (warning.removeprefix(_WARNING) for warning in split_warnings(said))
 
 
 def serve_here(path: str, options: MountOptions, ready: Ready, foreground: bool) -> int:

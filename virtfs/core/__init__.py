@@ -30,6 +30,7 @@ The language of ctl:
     quoting               shows text from outside: escapes what a terminal would interpret
     bytestext             names as bytes and as text
     errors                VirtError, an errno with a message
+    warning_text          the warnings of a line, as one line
 
 Frames:
 

@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from errno import E2BIG, EINVAL, ERANGE
 from typing import Any
@@ -123,24 +124,38 @@ def parse_mark(text: str) -> str:
 
 def parse_interface4(text: str) -> ipaddress.IPv4Interface:
     """Parse an IPv4 address with a prefix length, such as "10.0.3.1/24"."""
+    return _interface4(text, "inet6")
+
+
+def _interface4(text: str, other: str) -> ipaddress.IPv4Interface:
+    _expect_version(text, 4, other)
     address, length = _address_and_length(text, "10.0.3.1/24", 32, _address4)
     return ipaddress.IPv4Interface((_address4(address), length))
 
 
 def parse_interface6(text: str) -> ipaddress.IPv6Interface:
     """Parse an IPv6 address with a prefix length, such as "fd00::1/64". A zone index is refused."""
+    return _interface6(text, "inet")
+
+
+def _interface6(text: str, other: str) -> ipaddress.IPv6Interface:
+    _expect_version(text, 6, other)
     address, length = _address_and_length(text, "fd00::1/64", 128, _address6)
     return ipaddress.IPv6Interface((_address6(address), length))
 
 
 def parse_address4(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv4Address:
     """Parse an IPv4 address. The prefix length is optional: "10.0.3.1/24" or "10.0.3.1"."""
-    return parse_interface4(text) if "/" in text else _address4(text)
+    other = "-inet6"
+    _expect_version(text, 4, other)
+    return _interface4(text, other) if "/" in text else _address4(text)
 
 
 def parse_address6(text: str) -> ipaddress.IPv6Interface | ipaddress.IPv6Address:
     """Parse an IPv6 address. The prefix length is optional: "fd00::1/64" or "fd00::1"."""
-    return parse_interface6(text) if "/" in text else _address6(text)
+    other = "-inet"
+    _expect_version(text, 6, other)
+    return _interface6(text, other) if "/" in text else _address6(text)
 
 
 def parse_interface_name(text: str) -> str:
@@ -248,6 +263,13 @@ def _address_and_length(text: str, example: str, longest: int, check: Callable[[
         return address, quantities.parse_int(length, 0, longest)
     except VirtError as error:
         raise VirtError(error.errno, f"{quoted(text)}: prefix length {error.strerror}") from None
+
+
+def _expect_version(text: str, version: int, other: str) -> None:
+    """Raise EINVAL for an IP address of the other version. other: the verb that takes it."""
+    with suppress(ValueError):
+        if ipaddress.ip_address(text.partition("/")[0]).version != version:
+            raise VirtError(EINVAL, f"{quoted(text)} is an IPv{10 - version} address: use {other}")
 
 
 def _address4(text: str) -> ipaddress.IPv4Address:

@@ -25,6 +25,7 @@ from virtfs.core.unknown_words import (
     LIKE_A_UNIT,
     NAMES,
     any_bridge,
+    apart,
     of_command,
     of_end,
     of_own,
@@ -218,7 +219,7 @@ def _parse_change(first: str, words: Words) -> Parsing[Command]:
         actions = yield from _parse_actions(words, BRIDGE)
         return _with_verbs(Command("change", parse_bridge_name(first), actions), first)
     if not first.startswith("virt"):
-        raise VirtError(EINVAL, f"unknown command {quoted(first)}: {of_command(first)}")
+        raise VirtError(EINVAL, f"unknown command {quoted(first)}: {of_command(first, words.peek() or '')}")
     unit = parse_unit_name(first, "virt")
     return _with_verbs(Command("change", unit, (yield from _parse_actions(words, VIRT))), first)
 
@@ -255,6 +256,8 @@ def _parse_target(form: Form, words: Words) -> Unit | BridgeName | None:
         return parse_bridge_name(word)
     if (form.kind, BRIDGE) in _FORM_OF_WORD and not LIKE_A_UNIT.match(word):
         more = f"; {ALL} stands for everything" if form.kind == "destroy" else any_bridge(word)
+        if name := apart(word, words.peek() or ""):
+            more = f": did you mean {quoted(f'{form.kind} {name}')}?"
         raise VirtError(EINVAL, f"{quoted(word)} is not a name: {NAMES}{more}")
     return parse_unit_name(word, "", "virt")
 
@@ -278,6 +281,9 @@ def _parse_actions(
     bridge: Action | None = None
     while (word := words.take()) is not None:
         verb = verbs.find(noun, word)
+        if makes and not named and not actions and (name := apart(word, words.peek() or "")):
+            why = "to put its tap into a bridge whose name is a number, give the interface its number, too"
+            raise VirtError(EINVAL, f"did you mean {quoted(f'create {name}')}? {why}")
         if verb is None:
             last = actions[-1].verb if actions else ""
             if own and not actions and (why := of_own(word, noun)):

@@ -24,6 +24,20 @@ def help_text() -> str:
     )
 
 
+def help_about(word: str) -> str:
+    """Return the lines of the help about a command, or about a verb and its opposite, or "" if there are none."""
+    commands = [(form.usage, form.meaning) for form in FORMS if form.kind == word]
+    verbs = [
+        (f"{noun}N {verb.usage}", _meaning(verb))
+        for noun in (VIRT, BRIDGE)
+        for verb in VERBS
+        if verb.noun == noun and verb.name.removeprefix("-") == word.removeprefix("-")
+    ]
+    sockets = fill(f"SOCKET is {SOCKETS}.", 100, break_on_hyphens=False) + "\n"
+    rows = commands + verbs
+    return (_columns(rows) if rows else "") + (sockets if any("SOCKET" in usage for usage, _ in rows) else "")
+
+
 def _usages(noun: Noun) -> list[tuple[str, str]]:
     return [(verb.usage, _meaning(verb)) for verb in VERBS if verb.noun == noun]
 

@@ -43,6 +43,10 @@ def parse_unit_name(text: str, *prefixes: str) -> Unit:
     prefix = next((prefix for prefix in ("virt", "tap") if text.startswith(prefix)), "")
     digits = text.removeprefix(prefix)
     if prefix not in prefixes or not _NATURAL.fullmatch(digits):
+        if prefix == "tap" and _NATURAL.fullmatch(digits):
+            raise VirtError(
+                EINVAL, f"{quoted(text)} is not an interface name: write {quoted(f'virt{digits}')}, whose tap it is"
+            )
         allowed = " or ".join(f"{prefix}N" for prefix in prefixes)
         raise VirtError(
             EINVAL, f"{quoted(text)} is not an interface name: it must be {allowed}, with N in plain decimal"

@@ -24,6 +24,7 @@ _COMMANDS: Final = tuple(form for form in FORMS if form.kind != "change")
 
 # The usual names of bridges that are not bridgeN: br0, br-lan, vmbr0, docker0.
 _LIKE_A_HOSTS_BRIDGE = re.compile(r"br(?![a-z])|[a-z-]*br[0-9]|docker[0-9]")
+_NUMBER = re.compile("[0-9]+")
 _LIKE_A_FILE = re.compile(r"\S*[./]")
 _OWN_NAMES: dict[Noun, re.Pattern[str]] = {VIRT: re.compile("virt[0-9]"), BRIDGE: LIKE_A_BRIDGE}
 # Usual words for taking something away, which are near to no word of ctl.
@@ -48,7 +49,9 @@ DEFAULTS: Final[dict[tuple[Noun, str], str]] = {
     (BRIDGE, "groupfwd"): "groupfwd 0",
 }
 _TRUTHS = ("on", "off", "yes", "no", "true", "false", "1", "0")
-_ADDRESS_WORDS = ("ip", "ipv4", "ipv6", "addr", "address")  # of ip(8) and other programs, for inet and inet6
+# Words of ip(8), ifconfig(8) and other programs for inet and inet6. Others may precede an address: gateway, route.
+_LIKE_INET = re.compile(r"-?(?:ip|inet|addr)[a-z0-9_-]*|-[46]")
+_SURELY_INET = re.compile(r"-?(?:ip(?:v?[46])?(?:addr)?|addr)|-[46]")  # "address" is also the file of the MAC address
 _VLAN = re.compile(r"-?vlan(?![a-z])|pvid|vid")
 _HINT_OF_VLAN: dict[Noun, str] = {
     VIRT: '"ip link add link tapN name tapN.10 type vlan id 10" adds one to a tap; "bridge vlan" sets those of a port',
@@ -58,8 +61,13 @@ _LIKE_A_HOSTS_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _SIMILAR = 0.7  # from 0 to 1; a letter that is missing or wrong in a word of five gives 0.8 or more
 
 
-def of_command(first: str) -> str:
-    """Return the end of an error message about the first word of a line, which is no command and names no target."""
+def of_command(first: str, following: str = "") -> str:
+    """Return the end of an error message about the first word of a line, which is no command and names no target.
+
+    following: the second word of the line.
+    """
+    if meant := apart(first, following):
+        return f"did you mean {quoted(meant)}?"
     if verbs.find(VIRT, first):
         return f"a verb goes after its interface, as in virt0 {first}"
     if LIKE_A_UNIT.match(first):
@@ -72,6 +80,11 @@ def of_command(first: str) -> str:
         return f"{HELP} prints the help, and the file help has it"
     near = _nearest(first, dict.fromkeys(form.kind for form in _COMMANDS), "destroy")
     return f"{f'did you mean {quoted(near)}? ' if near else ''}{HELP} lists the commands"
+
+
+def apart(word: str, following: str) -> str:
+    """Return the name of a bridge that is written as two words, "bridge 0", or "" if these are not such words."""
+    return f"bridge{following}" if word == "bridge" and _NUMBER.fullmatch(following) else ""
 
 
 def of_end(word: str) -> str:
@@ -137,11 +150,13 @@ def of_word(word: str, words: Words) -> str:
 def _of_address(word: str, following: str) -> str:
     """Return the end of an error message for an IP address without its verb, or after another word, else ""."""
     address = next((one for one in (word, following) if _is_address(one)), "")
-    if address and (address == word or word in _ADDRESS_WORDS):
+    minus = "-" if re.match("-[a-z]", word) or word in _REMOVING else ""
+    if address and (address == word or word in _REMOVING or _LIKE_INET.fullmatch(word.lower())):
         verb = "inet6" if ":" in address else "inet"
-        return f": write {quoted(f'{verb} {address}')}"
-    if word in _ADDRESS_WORDS and word != "address":  # the name of the file that has the MAC address
-        return f': did you mean "inet"? {HELP} lists the verbs'
+        return f": write {quoted(f'{minus}{verb} {address}')}"
+    if _SURELY_INET.fullmatch(word.lower()):
+        verb = "inet6" if "6" in word else "inet"
+        return f": did you mean {quoted(minus + verb)}? {HELP} lists the verbs"
     return ""
 
 

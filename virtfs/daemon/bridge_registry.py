@@ -32,7 +32,6 @@ class Managed:
     gone: the ports of taps of the mount that have left the bridge, by interface index.
     added: the names of the interfaces that lines have added and not deleted since.
     leaving: whether virtfs is releasing the bridge.
-    filter_told: whether a line has been answered with the warning about the packet filter (bridge_warnings).
     """
 
     bridge: Bridge
@@ -45,7 +44,6 @@ class Managed:
     gone: dict[int, Port] = field(default_factory=dict)
     added: frozenset[str] = frozenset()
     leaving: bool = False
-    filter_told: bool = False
 
     def ports(self) -> dict[int, Port]:
         """Return the ports in the last known state, and those in `gone`, by interface index."""

@@ -3,21 +3,28 @@
 The line itself is accepted: the next line may change another MTU, and `cat ctl >ctl` has to work.
 """
 
-import errno
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Final, NamedTuple
 
-from virtfs.core.errors import VirtError
+from virtfs.core.bridge import Member
 from virtfs.core.grammar import Action
 from virtfs.core.ids import BridgeName, Unit
 from virtfs.core.quoting import quoted
 from virtfs.daemon.bridge_registry import BridgeRegistry, Managed
-from virtfs.daemon.interface import Interface
+from virtfs.daemon.interface import Interface, Place
+from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.registry import Registry
 from virtfs.host.bridge_filter import filtering
+from virtfs.host.bridgeports import Port, other_ports
+from virtfs.host.netns import where
+from virtfs.host.rtnl import Rtnl
 
 log = logging.getLogger(__name__)
+
+TOLD = 1000  # maximum number of bridges that are remembered; beyond it, a bridge may get a warning again
 
 # The verbs that make an interface a port.
 _JOINING: Final = frozenset(("add", "bridge"))
@@ -39,82 +46,132 @@ class _Mtu(NamedTuple):
         return quoted(f"{self.name} mtu {mtu}" if self.own else f"ip link set {self.name} mtu {mtu}")
 
 
-class BridgeWarnings:
-    """Compares the ports of the mount's bridges after a line, and looks at the packet filter."""
+class _Seen(NamedTuple):
+    """A bridge after a line.
 
-    def __init__(self, registry: Registry, bridges: BridgeRegistry) -> None:
-        """registry: the interfaces whose taps may be ports."""
+    name: as sentences show it. place: of the bridge itself. netns: the network namespace of the bridge, or "" for that
+    of the server. ports: the MTUs of its ports. whole: the MTU of the bridge itself, if the line was about the bridge.
+    sysctls: those that make its frames pass the packet filter.
+    """
+
+    name: str
+    place: Place
+    netns: str
+    ports: list[_Mtu]
+    whole: _Mtu | None
+    sysctls: list[str]
+
+
+class BridgeWarnings:
+    """Compares the ports of a bridge after a line, and looks at the packet filter."""
+
+    def __init__(self, kernel: Kernel, registry: Registry, bridges: BridgeRegistry) -> None:
+        """registry: the interfaces whose taps may be ports. bridges: those that lines can change."""
+        self._kernel = kernel
         self._registry = registry
         self._bridges = bridges
+        self._told: set[Place] = set()  # the bridges about whose packet filter a line has been answered
 
-    def after(self, target: object, actions: tuple[Action, ...]) -> VirtError | None:
-        """Return a warning about the bridge that a line has changed, or None.
+    async def after(self, target: object, actions: tuple[Action, ...]) -> list[str]:
+        """Return warnings about the bridge that a line has changed.
 
         target: the name of the bridge, or the unit of the interface, that the line has changed.
         """
         verbs = {action.verb for action in actions}
         joins = not verbs.isdisjoint(_JOINING)
         if not joins and "mtu" not in verbs:
-            return None
-        managed = self._bridge_of(target)
-        if managed is None or managed.bridge.lost:
-            return None
-        ports = self._ports(managed)
-        warning = _filtered(managed) if joins and len(ports) > 1 else None
-        return warning or _different_mtu(managed, ports, isinstance(target, str))
+            return []
+        seen = await self._look(target)
+        if seen is None:
+            return []
+        return [*(self._filtered(seen) if joins else ()), *_different_mtu(seen)]
 
-    def _bridge_of(self, target: object) -> Managed | None:
+    async def _look(self, target: object) -> _Seen | None:
         if isinstance(target, str):
-            return self._bridges.find(BridgeName(target))
+            managed = self._bridges.find(BridgeName(target))
+            return None if managed is None or managed.bridge.lost else self._managed(managed, whole=True)
         interface = self._registry.find(Unit(target)) if isinstance(target, int) else None
-        if interface is None or not interface.virt.host.bridge:
+        if interface is None or interface.virt.lost or not interface.virt.host.bridge or interface.master is None:
             return None
         managed = self._bridges.find(BridgeName(interface.virt.host.bridge))
-        return managed if managed is not None and _is_in(interface, managed) else None
+        if managed is not None and (None, managed.index) == (interface.place[0], interface.master):
+            return None if managed.bridge.lost else self._managed(managed, whole=False)
+        return await self._other(interface, interface.master)
 
-    def _ports(self, managed: Managed) -> list[_Mtu]:
-        """Return the MTUs of the ports.
+    def _managed(self, managed: Managed, whole: bool) -> _Seen:
+        bridge = managed.bridge
+        place = None, managed.index
+        mtu = _Mtu(bridge.state.mtu, bridge.name, own=True) if whole else None
+        return _Seen(bridge.name, place, "", self._ports(place, bridge.state.members), mtu, filtering())
+
+    async def _other(self, interface: Interface, bridge: int) -> _Seen:
+        """Query the kernel for a bridge that no `create` has named. If that fails, its taps are known all the same.
+
+        bridge: its interface index, in the network namespace of the tap.
+        """
+        others: list[Port] = []
+        sysctls: list[str] = []
+        place = interface.place[0], bridge
+        own = frozenset(one.place[1] for one in self._taps(place))
+        with suppress(OSError, MemoryError):
+            others, sysctls = await self._kernel.call(where, interface.tap, partial(_query, bridge, own))
+        virt = interface.virt
+        return _Seen(quoted(virt.host.bridge), place, virt.netns, self._ports(place, others), None, sysctls)
+
+    def _ports(self, bridge: Place, members: Iterable[Member | Port]) -> list[_Mtu]:
+        """Return the MTUs of the ports of a bridge.
 
         Those of taps come from their interfaces, because the state of the bridge may not yet have what a line has
         changed.
         """
-        taps = [interface.virt for interface in self._registry if _is_in(interface, managed)]
-        others = (m for m in managed.bridge.state.members if self._registry.last_at((None, m.index)) is None)
+        others = (member for member in members if self._registry.last_at((bridge[0], member.index)) is None)
         return [
-            *(_Mtu(virt.host.mtu, virt.name, own=True) for virt in taps),
+            *(_Mtu(tap.virt.host.mtu, tap.virt.name, own=True) for tap in self._taps(bridge)),
             *(_Mtu(member.mtu, member.name, own=False) for member in others),
         ]
 
+    def _taps(self, bridge: Place) -> list[Interface]:
+        namespace, master = bridge
+        taps = [one for one in self._registry if one.master == master and one.place[0] == namespace]
+        return [tap for tap in taps if not tap.virt.lost]
 
-def _is_in(interface: Interface, managed: Managed) -> bool:
-    return interface.master == managed.index and interface.place[0] is None and not interface.virt.lost
+    def _filtered(self, seen: _Seen) -> list[str]:
+        """Return a warning if frames between ports pass the packet filter. A bridge gets it once."""
+        if len(seen.ports) < 2 or not seen.sysctls or seen.place in self._told:
+            return []
+        if len(self._told) >= TOLD:
+            self._told.clear()
+        self._told.add(seen.place)
+        owner = f"network namespace {quoted(seen.netns)}" if seen.netns else "the host"
+        sentence = f"frames between the ports of {seen.name} pass the packet filter of {owner} (br_netfilter)"
+        effect = "its rules may drop them, packets with wrong headers vanish uncounted, and long ones are fragmented"
+        line = f'"sysctl -w {" ".join(f"{sysctl}=0" for sysctl in seen.sysctls)}"{" there" if seen.netns else ""}'
+        warning = f"{sentence}: {effect}: {line} lets all frames pass unchanged"
+        log.warning("%s", warning)  # for tests whose fixture has made the bridge
+        return [warning]
 
 
-def _filtered(managed: Managed) -> VirtError | None:
-    """Return a warning if frames between ports pass the packet filter. A bridge gets it once."""
-    if managed.filter_told or not (sysctls := filtering()):
-        return None
-    managed.filter_told = True
-    sentence = f"frames between the ports of {managed.bridge.name} pass the packet filter of the host (br_netfilter)"
-    effect = "its rules may drop them, packets with wrong headers vanish uncounted, and long ones are fragmented"
-    remedy = f'"sysctl -w {" ".join(f"{sysctl}=0" for sysctl in sysctls)}" lets all frames pass unchanged'
-    log.warning("%s: %s: %s", sentence, effect, remedy)  # for tests whose fixture has made the bridge
-    return VirtError(errno.EPERM, f"warning: {sentence}: {effect}: {remedy}")
+def _query(bridge: int, own: frozenset[int]) -> tuple[list[Port], list[str]]:
+    """Return the ports of a bridge, and the sysctls of the packet filter, in the namespace of the thread. Blocks.
+
+    own: the interface indices of the taps, which are left out.
+    """
+    with Rtnl() as rtnl:
+        return other_ports(rtnl, bridge, own), filtering()
 
 
-def _different_mtu(managed: Managed, ports: Sequence[_Mtu], whole: bool) -> VirtError | None:
+def _different_mtu(seen: _Seen) -> list[str]:
     """Return a warning if the MTUs differ: the bridge drops frames that are too long for a port (br_forward.c).
 
-    whole: whether to compare the MTU of the bridge itself, too. The host sends frames up to this length.
+    The MTU of the bridge itself counts as that of a sender: the host sends frames up to this length.
     """
-    name = managed.bridge.name
-    senders = [*ports, _Mtu(managed.bridge.state.mtu, name, own=True)] if whole else ports
-    small = min(ports, key=lambda port: port.mtu, default=None)
+    senders: Sequence[_Mtu] = seen.ports if seen.whole is None else [*seen.ports, seen.whole]
+    small = min(seen.ports, key=lambda port: port.mtu, default=None)
     large = max(senders, key=lambda sender: sender.mtu, default=None)
     if small is None or large is None or large.mtu <= small.mtu:
-        return None
-    port = f"its port {small.shown}" if large.name == name else f"{small.shown} in the same bridge"
-    sentence = f"warning: {large.shown} has mtu {large.mtu}, {port} {small.mtu}"
-    effect = f"{name} drops longer frames to {small.shown}, and no counter shows them"
+        return []
+    port = f"its port {small.shown}" if large is seen.whole else f"{small.shown} in the same bridge"
+    sentence = f"{large.shown} has mtu {large.mtu}, {port} {small.mtu}"
+    effect = f"{seen.name} drops longer frames to {small.shown}, and no counter shows them"
     remedy = large.line(small.mtu) if large.own and not small.own else small.line(large.mtu)
-    return VirtError(errno.EMSGSIZE, f"{sentence}: {effect}: give all ports the same mtu, as in {remedy}")
+    return [f"{sentence}: {effect}: give all ports the same mtu, as in {remedy}"]

@@ -3,9 +3,6 @@
 The line itself is accepted: the next line may move one end or change its MTU, and `cat ctl >ctl` has to work.
 """
 
-import errno
-
-from virtfs.core.errors import VirtError
 from virtfs.core.quoting import quoted
 from virtfs.daemon.interface import Interface
 
@@ -13,25 +10,25 @@ from virtfs.daemon.interface import Interface
 COMPARED = frozenset(("inet", "inet6", "mtu", "netns"))
 
 
-def unlike_ends(interface: Interface, other: Interface) -> VirtError | None:
-    """Return a warning about the two ends of a cable, or None. interface: the end that the line has changed."""
+def unlike_ends(interface: Interface, other: Interface) -> list[str]:
+    """Return warnings about the two ends of a cable. interface: the end that the line has changed."""
     if interface.virt.lost or other.virt.lost:
-        return None
-    return _in_one_namespace(interface, other) or _different_mtu(interface, other)
+        return []
+    return [*_in_one_namespace(interface, other), *_different_mtu(interface, other)]
 
 
-def _in_one_namespace(interface: Interface, other: Interface) -> VirtError | None:
+def _in_one_namespace(interface: Interface, other: Interface) -> list[str]:
     """Return a warning if both taps have addresses in one network namespace.
 
     The kernel delivers packets for an address of its own by the table `local`, over lo (net/ipv4/route.c).
     """
     if interface.place[0] != other.place[0] or not _versions(interface) & _versions(other):
-        return None
+        return []
     one, two = quoted(interface.virt.host.name), quoted(other.virt.host.name)
-    sentence = f"warning: {one} and {two}, the ends of a cable, have IP addresses in the same network namespace"
+    sentence = f"{one} and {two}, the ends of a cable, have IP addresses in the same network namespace"
     effect = "the kernel sends packets between them over lo, and none through the cable"
     remedy = f'"{interface.virt.name} netns NAME" moves one of them'
-    return VirtError(errno.EADDRINUSE, f"{sentence}: {effect}: {remedy}")
+    return [f"{sentence}: {effect}: {remedy}"]
 
 
 def _versions(interface: Interface) -> set[int]:
@@ -39,12 +36,12 @@ def _versions(interface: Interface) -> set[int]:
     return {one.version for one in interface.virt.host.addresses if not one.ip.is_link_local}
 
 
-def _different_mtu(interface: Interface, other: Interface) -> VirtError | None:
+def _different_mtu(interface: Interface, other: Interface) -> list[str]:
     """Return a warning if the MTUs of the ends differ, since the smaller end drops longer frames."""
     if interface.virt.host.mtu == other.virt.host.mtu:
-        return None
+        return []
     large, small = sorted((interface.virt, other.virt), key=lambda virt: -virt.host.mtu)
-    sentence = f"warning: {large.name} has mtu {large.host.mtu}, {small.name} at the other end of its cable"
+    sentence = f"{large.name} has mtu {large.host.mtu}, {small.name} at the other end of its cable"
     effect = f"longer frames are dropped, and counted in {small.name}/stats/tx_oversize"
     remedy = f'"{small.name} mtu {large.host.mtu}" lets them pass'
-    return VirtError(errno.EMSGSIZE, f"{sentence} {small.host.mtu}: {effect}: {remedy}")
+    return [f"{sentence} {small.host.mtu}: {effect}: {remedy}"]

@@ -7,6 +7,7 @@ for the lookup of a user. Once a line has begun to take effect, it is shielded f
 """
 
 import errno
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -115,6 +116,7 @@ class Commands:
         script: keeps the unfinished line between writes. turn: called before each line; waits for the user's turn.
         """
         with self._admitted(user):
+            began = time.time_ns()
             await self._follower.caught_up()
             try:
                 lines = script.feed(data)
@@ -133,7 +135,7 @@ class Commands:
                     await self._state.keep()
                 raise
             await self._reap_locked()
-            await self._keep(user)
+            await self._keep(user, began)
 
     async def _reap_locked(self) -> None:
         """Remove the taps of the interfaces that this write has destroyed. The caller must not hold the lock."""
@@ -180,6 +182,7 @@ class Commands:
         """
         text = to_text(data)
         with self._admitted(user):
+            began = time.time_ns()
             await self._follower.caught_up()
             try:
                 async with self._lock:
@@ -190,28 +193,30 @@ class Commands:
                 refusal = refused(failure)
                 sentence = f"{virt.name}/{file}: {refusal.strerror.removeprefix(f'{file}: ')}"
                 raise self._errors.remember(VirtError(refusal.errno, sentence), user) from None
-            await self._keep(user)
+            await self._keep(user, began)
 
     async def change(self, virt: Virt, actions: tuple[Action, ...], user: User) -> None:
         """Carry out a chmod(2) or chown(2), given as the equivalent verbs."""
         with self._admitted(user):
+            began = time.time_ns()
             try:
                 async with self._lock:
                     await self.lines.change(self._registry.of(virt), actions, user)
             except (OSError, MemoryError) as failure:
                 raise self._errors.remember(refused(failure), user) from None
-            await self._keep(user)
+            await self._keep(user, began)
 
-    async def _keep(self, user: User) -> None:
+    async def _keep(self, user: User, began: int) -> None:
         """Save the state after a command, even if the writer gets a signal.
 
-        If this fails, the command stays in effect, and last_error tells the user why the save failed.
+        If this fails, the command stays in effect, and last_error tells the user why the save failed, besides
+        the warnings about the command. began: when the command began, in ns since 1970.
         """
         with whole():
             kept = await self._state.keep()
         if not kept and (unsaved := self._state.unsaved) is not None:
             sentence = f"the command took effect, but virtfs {unsaved.refusal.strerror}"
-            self._errors.remember(VirtError(unsaved.refusal.errno, sentence), user)
+            self._errors.remember_beside(VirtError(unsaved.refusal.errno, sentence), user, began)
 
     async def make_clone(self, user: User) -> tuple[Unit, Callable[[], None]]:
         """Create an interface for one open of clone. Return its unit, and a function that destroys it."""

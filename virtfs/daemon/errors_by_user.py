@@ -3,10 +3,13 @@
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Uid, User
+from virtfs.core.quoting import one_line
+from virtfs.core.warning_text import is_warning, join_warnings
 from virtfs.daemon.changes import Changes
 
 log = logging.getLogger(__name__)
@@ -38,15 +41,29 @@ class ErrorsByUser:
         A program may repeat a refused write many times a second, so the same error again is no change that wakes
         pollers. Only its time tells it from the error before.
         """
-        log.debug("last_error of user %d: %s", user.uid, refusal.strerror[:LOGGED])
+        self._set(refusal.strerror, user)
+        return refusal
+
+    def warn(self, sentences: Sequence[str], user: User) -> None:
+        """Set the user's last error to warnings about a line that has taken effect. If there are none, do nothing."""
+        if sentences:
+            self._set(one_line(join_warnings(sentences)), user)
+
+    def remember_beside(self, refusal: VirtError, user: User, since: int) -> None:
+        """Set the user's last error, and keep the warnings that were set since a time, in ns since 1970."""
         before = self._errors.get(user.uid, _NONE)
-        self._errors[user.uid] = _Error(refusal.strerror, time.time_ns())
+        kept = before.at >= since and is_warning(before.sentence)
+        self._set(f"{refusal.strerror}; {before.sentence}" if kept else refusal.strerror, user)
+
+    def _set(self, sentence: str, user: User) -> None:
+        log.debug("last_error of user %d: %s", user.uid, sentence[:LOGGED])
+        before = self._errors.get(user.uid, _NONE)
+        self._errors[user.uid] = _Error(sentence, time.time_ns())
         self._errors.move_to_end(user.uid)
         if len(self._errors) > REMEMBERED:
             self._errors.popitem(last=False)
-        if refusal.strerror != before.sentence:
+        if sentence != before.sentence:
             self._changes.publish()
-        return refusal
 
     def report(self, refusal: VirtError, user: User) -> None:
         """Set the user's last error. Use this for an error that the caller does not raise itself."""

@@ -5,6 +5,7 @@ Once a line has begun to take effect, it is shielded from cancellation, so it co
 
 import errno
 import logging
+from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
@@ -129,12 +130,14 @@ class LineRunner:
             return
         try:
             existed = self._existed(command.target)
-            target = await self._run_command(command, user, earlier or NOTHING)
+            target, warnings = await self._run_command(command, user, earlier or NOTHING)
             if earlier is None:
                 self._failed.supersede(target, None if command.kind in ("create", "destroy") else command.actions)
-                came = "" if existed is not None else self._existed(target) or ""
-                await self.warn(target, command.actions, user, cabled=command.kind == "cable", existed=came)
+                if existed is None and (came := self._existed(target)):
+                    warnings.append(came)
+                await self.warn(target, command.actions, user, command.kind == "cable", warnings)
             else:
+                self._errors.warn(warnings, user)
                 await self._reap()  # Commands.run() does this after a script, but not for the state file
         finally:
             self._changes.publish()
@@ -164,18 +167,17 @@ class LineRunner:
         if refusal is not None:
             raise refusal
 
-    async def _run_command(self, command: Command, user: User, earlier: Earlier) -> object:
-        """Carry out a command, and return its target: a unit or the name of a bridge."""
+    async def _run_command(self, command: Command, user: User, earlier: Earlier) -> tuple[object, list[str]]:
+        """Carry out a command. Return its target, a unit or the name of a bridge, and warnings."""
         if command.kind != "destroy" or isinstance(command.target, str):
             await self._reap()
         if command.kind == "destroy" and self._only_failed(command):
-            return command.target
+            return command.target, []
         if isinstance(command.target, str):
             with whole():
-                for sentence in await self._bridges.run(command, self._run, earlier):
-                    self._errors.remember(VirtError(errno.EADDRNOTAVAIL, f"warning: {sentence}"), user)
+                warnings = await self._bridges.run(command, self._run, earlier)
                 await self._follower.caught_up()  # updates the taps that have joined or left the bridge
-            return command.target
+            return command.target, warnings
         unit = None if command.target is None else Unit(int(command.target))
         interface = None if unit is None else self._registry.find(unit)
         if command.kind == "ensure" and interface is not None and interface.virt.lost:
@@ -199,7 +201,7 @@ class LineRunner:
                 existing = self._existing(unit)
                 await refuse_moves(self._kernel, existing, command.actions)
                 await self.change(existing, command.actions, user)
-        return unit
+        return unit, []
 
     def _only_failed(self, command: Command) -> bool:
         """Return whether only failed lines of the state file mention the target. Then `destroy` just drops them."""
@@ -227,30 +229,29 @@ class LineRunner:
         await self.warn(target, actions, user)
 
     async def warn(
-        self, target: object, actions: tuple[Action, ...], user: User, cabled: bool = False, existed: str = ""
+        self,
+        target: object,
+        actions: tuple[Action, ...],
+        user: User,
+        cabled: bool = False,
+        warnings: Sequence[str] = (),
     ) -> None:
         """Tell the user, in last_error, that a line has taken effect but may not have the effect that was meant.
 
-        cabled: whether the line was a command `cable`. existed: the sentence that the tap or bridge that the line
-        creates existed before, or "".
+        cabled: whether the line was a command `cable`. warnings: those that carrying it out has given.
         """
         with whole():
-            warning = await idle_addresses(self._kernel, self._registry, self._bridges, target, actions)
-            if warning is None and (cabled or COMPARED.intersection(action.verb for action in actions)):
-                warning = self._about_cable(target)
-            if warning is None:
-                warning = self._bridge_warnings.after(target, actions)
-            if existed:
-                more = "" if warning is None else f"; {warning.strerror.removeprefix('warning: ')}"
-                warning = VirtError(errno.EEXIST, f"warning: {existed}{more}")
-            if warning is not None:
-                self._errors.remember(warning, user)
+            found = [*warnings, *await idle_addresses(self._kernel, self._registry, self._bridges, target, actions)]
+            if cabled or COMPARED.intersection(action.verb for action in actions):
+                found += self._about_cable(target)
+            found += await self._bridge_warnings.after(target, actions)
+            self._errors.warn(found, user)
 
-    def _about_cable(self, target: object) -> VirtError | None:
-        """Return a warning about the cable of the interface that a line has changed, or None."""
+    def _about_cable(self, target: object) -> list[str]:
+        """Return warnings about the cable of the interface that a line has changed."""
         interface = self._registry.find(Unit(target)) if isinstance(target, int) else None
         other = None if interface is None else self._cables.other_end(interface)
-        return None if interface is None or other is None else unlike_ends(interface, other)
+        return [] if interface is None or other is None else unlike_ends(interface, other)
 
     async def _mark(self, text: str) -> None:
         """Mark this moment in the captures and histories of all interfaces."""

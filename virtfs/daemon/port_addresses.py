@@ -4,12 +4,10 @@ The bridge takes all frames that a port receives (net/bridge/br_input.c), so the
 The line itself is accepted: an administrator may remove the addresses later, and `cat ctl >ctl` has to work.
 """
 
-import errno
 from collections.abc import Container
 from contextlib import suppress
 
 from virtfs.core.bridgeplan import renamed
-from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action
 from virtfs.core.ids import BridgeName
 from virtfs.core.quoting import quoted
@@ -21,8 +19,8 @@ from virtfs.host.rtnl import Rtnl
 
 async def idle_addresses(
     kernel: Kernel, registry: Registry, bridges: Container[object], target: object, actions: tuple[Action, ...]
-) -> VirtError | None:
-    """Return a warning about the interfaces that a line has left with addresses on a bridge port, or None.
+) -> list[str]:
+    """Return a warning if a line has left interfaces with addresses on a bridge port.
 
     bridges: the names of the bridges that lines can change.
     target: the name of the bridge, or the unit of the interface, that the line has changed.
@@ -44,14 +42,14 @@ async def idle_addresses(
             ports, bridge = [virt.host.name], BridgeName(virt.host.bridge)
             adopts = not virt.netns and bridge in bridges
     if not ports:
-        return None
+        return []
     subject, verb, pronoun = _joined([quoted(port) for port in ports]), "have", "they are"
     if len(ports) == 1:
         verb, pronoun = "has", "it is"
-    sentence = f"warning: {subject} {verb} IP addresses, which do not work while {pronoun} in {quoted(str(bridge))}"
+    sentence = f"{subject} {verb} IP addresses, which do not work while {pronoun} in {quoted(str(bridge))}"
     line = " ".join([str(bridge), *(f"add {port} adopt" for port in ports)])
     remedy = f"{quoted(line)} moves them to the bridge" if adopts else "give them to the bridge"
-    return VirtError(errno.EADDRNOTAVAIL, f"{sentence}: {remedy}")
+    return [f"{sentence}: {remedy}"]
 
 
 def _joined(names: list[str]) -> str:

@@ -14,6 +14,7 @@ from virtfs.core.ids import BridgeName, Gid, Uid, Unit, User
 from virtfs.core.line_text import format_command
 from virtfs.core.quoting import quoted
 from virtfs.core.virt import Origin
+from virtfs.core.warning_text import join_warnings
 from virtfs.daemon.bridge_lines import adopted_before
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.earlier import Earlier, earlier, existed
@@ -91,7 +92,7 @@ class Replay:
         if found := self._found_on_host():
             warnings.insert(0, existed(*found))
         if warnings:
-            self._report(VirtError(errno.EADDRNOTAVAIL, f"warning: {'; '.join(warnings)}"), ROOT_USER)
+            self._report(VirtError(errno.EADDRNOTAVAIL, join_warnings(warnings)), ROOT_USER)
         return not self._lines.ended
 
     def _found_on_host(self) -> list[str]:
@@ -153,7 +154,7 @@ class Replay:
             counts = f"{len(refusals)} of {tried} lines failed again; first error: " if tried > 1 else ""
             raise VirtError(first.errno, f"{counts}{first.strerror}")
         if found := [name for name in self._found_on_host() if name not in before]:
-            self._report(VirtError(errno.EEXIST, f"warning: {existed(*found)}"), ROOT_USER)
+            self._report(VirtError(errno.EEXIST, join_warnings([existed(*found)])), ROOT_USER)
 
     async def _attempt(self, line: str) -> FailedLine | None:
         """Run a line. If it fails, return the line with the reason."""

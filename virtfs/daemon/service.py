@@ -175,7 +175,7 @@ class Daemon:
             self.registry,
             lifecycle,
             self.bridges,
-            BridgeWarnings(self.registry, bridges),
+            BridgeWarnings(kernel, self.registry, bridges),
             self.cables,
             self.follower,
             VirtChecks(limits, accounts),

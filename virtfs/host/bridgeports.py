@@ -5,9 +5,12 @@ The messages are decoded here, not by pyroute2, because every change of a bridge
 linux/neighbour.h.
 """
 
+import ctypes
+import fcntl
+import socket
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -38,6 +41,11 @@ _NDA_LLADDR, _NDA_CACHEINFO, _NDA_MASTER = 2, 3, 9
 _CACHEINFO: Final = struct.Struct("4I")  # the times since the last confirmation, use and update in 1/100 s; references
 _NUD_NOARP: Final = 0x40  # a static entry
 _NUD_PERMANENT: Final = 0x80  # the entry for a port's own address
+
+# linux/sockios.h, linux/if_bridge.h, BR_MAX_PORTS in net/bridge/br_private.h, and struct ifreq in linux/if.h: the name
+# of the bridge and the address of the arguments.
+_SIOCDEVPRIVATE, _BRCTL_GET_PORT_LIST, _PORTS_MAX = 0x89F0, 7, 1024
+_IFREQ: Final = struct.Struct("@16sP16x")
 
 # The attributes IFLA_BRPORT_… that verbs set or that Member shows.
 _STATE, _PRIORITY, _COST, _LEARNING, _UNICAST_FLOOD, _NO, _GROUP_FWD_MASK, _ISOLATED = 1, 2, 3, 8, 9, 18, 31, 33
@@ -99,6 +107,36 @@ def ports_of(rtnl: Rtnl, bridge: int) -> list[Port]:
             index = IFINFOMSG.unpack_from(answer.body)[2]
             ports.append(_port(index, attributes))
     return ports
+
+
+def other_ports(rtnl: Rtnl, bridge: int, own: Container[int]) -> list[Port]:
+    """Return the ports of a bridge, except those whose interface indices are in `own`.
+
+    If all ports but a few are in `own`, this takes 0.1 ms for hundreds of ports.
+    """
+    try:
+        indices = _port_indices(bridge)
+    except OSError:
+        return [port for port in ports_of(rtnl, bridge) if port.index not in own]
+    ports = []
+    for index in indices:
+        if index not in own:
+            answer = rtnl.ask_one(RTM_GETLINK, link(index, (IFLA_EXT_MASK, U32.pack(_SKIP_STATS))))
+            ports.append(_port(index, parse(answer.body, IFINFOMSG.size)))
+    return ports
+
+
+def _port_indices(bridge: int) -> list[int]:
+    """Return the interface indices of the ports of a bridge (net/bridge/br_ioctl.c get_port_ifindices).
+
+    OSError: there is no such bridge, or this kernel refuses the call, as it does for a 32-bit process on a 64-bit one.
+    """
+    name = socket.if_indextoname(bridge).encode("utf-8", "surrogateescape")
+    indices = (ctypes.c_int * _PORTS_MAX)()
+    arguments = (ctypes.c_ulong * 4)(_BRCTL_GET_PORT_LIST, ctypes.addressof(indices), _PORTS_MAX)
+    with socket.socket(type=socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCDEVPRIVATE, _IFREQ.pack(name, ctypes.addressof(arguments)))
+    return [index for index in indices if index]
 
 
 def entries_of(rtnl: Rtnl, bridge: int) -> list[Entry]:

@@ -120,6 +120,8 @@ def _bridge(rtnl: Rtnl, links: Links, name: str) -> HostBridge:
         hint = ""
         if netns.is_away():
             hint = " in the network namespace of the tap: create a second interface where the bridge is; cable the two"
+        elif name.isdecimal():
+            hint = f': did you mean "bridge{name}"?'
         raise VirtError(errno.ENXIO, f'bridge: there is no bridge "{name}"{hint}')
     if details(link) is None:
         raise VirtError(errno.ENXIO, f'bridge: "{name}" is not a bridge')

@@ -336,7 +336,10 @@ program.communicate()
 def test_a_program_does_not_begin_after_its_parent_was_killed(tmp_path: Path, fate: str) -> None:
     """The kill may come before the program has asked for a signal at its parent's end. Here it always does."""
     slow, file = tmp_path / "setpriv", tmp_path / "file"
-    slow.write_text(f'#!/bin/sh\ncat\nexec {shutil.which("setpriv")} "$@"\n')  # cat ends when the parent has ended
+    # cat ends when the parent has closed its end of the pipe, which a killed one does before it gives up its children.
+    # $6 is the parent's process ID.
+    orphaned = 'while [ "$(cut -d" " -f4 /proc/$$/stat)" = "$6" ]; do sleep 0.01; done' if fate == "killed" else ""
+    slow.write_text(f'#!/bin/sh\ncat\n{orphaned}\nexec {shutil.which("setpriv")} "$@"\n')
     slow.chmod(0o755)
     path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     subprocess.run(

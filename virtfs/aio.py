@@ -24,7 +24,7 @@ from virtfs.client import events as sync_events
 from virtfs.client.events import Event
 from virtfs.client.folder import about, named, told
 from virtfs.client.mount import Mount
-from virtfs.client.port import ROOM, Mode, Opened, flags_of
+from virtfs.client.port import ROOM, Mode, Opened, check_not_empty, flags_of
 from virtfs.client.stream import ROOM as STREAM_ROOM
 from virtfs.client.stream import Records, records
 from virtfs.client.virt import Condition, Virt
@@ -128,15 +128,14 @@ class Port(_Async):
     """
 
     async def send(self, frame: "bytes | bytearray | memoryview") -> None:
-        """Send a frame. Never waits, but is a checkpoint. OSError and ValueError: as for virtfs.Port.send().
+        """Send a frame. Never waits, but is a checkpoint. Errors: as for virtfs.Port.send().
 
         >>> async def main():
         ...     async with virtfs.aio.open(v, "w") as port:
         ...         await port.send(frame)
         >>> asyncio.run(main())
         """
-        if not frame:  # write(2) would succeed, and the server would not learn of it
-            raise ValueError("a frame cannot be empty")
+        check_not_empty(frame)
         await anyio.lowlevel.checkpoint_if_cancelled()
         try:
             os.write(self.fileno(), frame)

@@ -4,12 +4,12 @@ import pytest
 from harness.serving import Mount
 
 import virtfs
-from virtfs.client import events, lines, values
+from virtfs.client import events, lines, texts
 
 from . import examples
 
 _ELSEWHERE = {"mount"}  # run by tests/docs/test_python.py, because starting a server takes long
-_ALSO = {"lines.words": lines.words, "lines.impairment": lines.impairment, "values.text_of": values.text_of}
+_ALSO = {"lines.words": lines.words, "lines.impairment": lines.impairment, "texts.text_of": texts.text_of}
 THINGS = dict(examples.documented())
 
 

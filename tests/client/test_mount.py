@@ -168,6 +168,21 @@ def test_a_wait_says_what_has_not_happened(v: virtfs.Virt, condition: Condition,
         v.wait(condition, timeout=0.01)
 
 
+def test_a_time_out_is_a_number(net: virtfs.Mount, v: virtfs.Virt) -> None:
+    with v.open() as port, net.events() as events:
+        calls: Any = (port.recv, events.get, lambda timeout: v.wait("down", timeout=timeout))
+        for call in calls:
+            with pytest.raises(TypeError, match=r"^timeout='5' is not a number of seconds, such as 5$"):
+                call(timeout="5")
+            for wrong in (float("nan"), 1e9):
+                with pytest.raises(ValueError, match=r"is not a number of seconds up to .*: None waits for ever"):
+                    call(timeout=wrong)
+    waiting = Waiting(v.wait, "down", float("inf"))
+    waiting.asleep()
+    v.up = False
+    waiting.result()
+
+
 def test_a_wait_for_what_is_off(v: virtfs.Virt) -> None:
     v.up = False
     with pytest.raises(TimeoutError, match="virt3 was not up within"):
@@ -244,10 +259,66 @@ def test_a_switch_takes_what_is_a_truth_value(net: virtfs.Mount, v: virtfs.Virt)
     assert v.strict
 
 
+@pytest.mark.parametrize(
+    ("verbs", "reason"),
+    [
+        ({"filter": True}, 'filter=True is not a text: give one, such as filter="arp or icmp", or False for -filter'),
+        ({"filter": 0}, 'filter=0 is not a text: give one, such as filter="arp or icmp", or False for -filter'),
+        ({"impair": 1}, "impair=1 is not a text: give one, such as"),
+        ({"description": True}, "description=True: description needs a text"),
+        ({"mark": True}, "mark=True: mark needs a text"),
+        ({"mtu": True}, "mtu=True: mtu needs a number"),
+        ({"inet": True}, "inet=True: inet needs an address, such as 10.0.3.1/24"),
+        ({"impair": {"loss": "5%"}}, "impair={'loss': '5%'} is not a text: give one, such as impair=\"delay 20ms"),
+        ({"filter": b"udp"}, "filter=b'udp' is not a text: give one, such as filter="),
+        ({"inet": [["10.0.3.1/24"]]}, "inet=['10.0.3.1/24'] is not a text: give one"),
+        ({"description": [None]}, "description=None is not a text: give one"),
+    ],
+)
+def test_a_verb_that_needs_a_text(net: virtfs.Mount, v: virtfs.Virt, verbs: Any, reason: str) -> None:
+    """What is set stays set."""
+    v.set(filter="arp", description="the printer", impair="loss 1%")
+    before = v.script
+    for call in (v.set, net.create, lambda **verbs: net.ensure(3, **verbs)):
+        with pytest.raises(TypeError, match=f"^{re.escape(reason)}"):
+            call(up=False, **verbs)
+    assert (v.script, list(net)) == (before, [v])
+    v.set(filter=False, description="", impair=False)
+    assert (v.filter, v.description, v.impair) == ("", "", "")
+
+
+@pytest.mark.parametrize(("name", "value"), [("filter", ["arp"]), ("description", True), ("mtu", None), ("impair", {})])
+def test_an_attribute_takes_no_other_value(v: virtfs.Virt, name: str, value: Any) -> None:
+    v.set(filter="arp", description="the printer", impair="loss 1%")
+    before = v.script
+    with pytest.raises(TypeError, match=f"^{re.escape(f'{name}={value!r}')}.* give "):
+        setattr(v, name, value)
+    assert v.script == before
+
+
+def test_commands_are_texts(net: virtfs.Mount, v: virtfs.Virt) -> None:
+    calls: Any = (net.ctl, net.mark, net.check, net.destroy, v.ctl, v.mark, lambda wrong: v.write("mtu", wrong))
+    for call in calls:
+        with pytest.raises(TypeError, match=r"\['create 5'\] is not a text: give one"):
+            call(["create 5"])
+    assert list(net) == [v]
+
+
+def test_a_mode_is_a_number_or_octal_digits(v: virtfs.Virt) -> None:
+    modes: tuple[Any, ...] = (0o640, "640", "0640")
+    for mode in modes:
+        v.set(mode=0o600)
+        v.set(mode=mode)
+        assert v.mode == 0o640
+        v.mode = 0o600
+        v.mode = mode
+        assert v.mode == 0o640
+
+
 def test_a_namespace_that_is_another_path(v: virtfs.Virt) -> None:
     calls: Any = (lambda path: v.set(netns=path), lambda path: setattr(v.host, "netns", path))
     for call in calls:
-        with pytest.raises(OSError, match=r'"/nonexist" is neither .*: a file is /proc/PID/ns/net or /run/netns/NAME'):
+        with pytest.raises(OSError, match=r'"/nonexist" is neither .*, nor a path such as /proc/PID/ns/net or '):
             call(Path("/nonexist"))
 
 
@@ -343,12 +414,18 @@ def test_cables(net: virtfs.Mount, v: virtfs.Virt) -> None:
     net.uncable(3, 4)
     with pytest.raises(FileNotFoundError, match="cable"):
         cable.destroy()
+    with pytest.raises(FileNotFoundError, match="virt3 and virt4: read its counters before you remove it"):
+        cable.stats  # noqa: B018
     net.cable(3, 4)
     net.uncable(w)
     with pytest.raises(FileNotFoundError, match="virt3 has no cable"):
         net.uncable(3)
     with pytest.raises(OSError, match="wobble"):
         net.cable(3, 4, wobble=3)  # type: ignore[call-arg]
+    misspelt: tuple[Any, ...] = (({"dealy": "5ms"}, ""), ({}, "dealy 5ms"))
+    for words, text in misspelt:
+        with pytest.raises(OSError, match=r'"dealy" is not an impairment .*: did you mean "delay"\?'):
+            net.cable(3, 4, text, **words)
 
 
 def test_the_impairment_of_a_cable_cannot_be_set(net: virtfs.Mount, v: virtfs.Virt) -> None:
@@ -383,7 +460,7 @@ def test_keywords_apply_to_both_directions_of_a_cable(
 
 def test_keywords_of_an_impairment_that_are_wrong(net: virtfs.Mount, v: virtfs.Virt) -> None:
     net.create(4)
-    for text, words, reason in (
+    cases: tuple[tuple[Any, Any, str], ...] = (
         ("out seed 7 loss 1%", {"seed": 5}, 'seed=5 is also in the text "out seed 7 loss 1%": give it once'),
         ("", {"delay": 20}, 'delay=20 has no unit: give a text, such as delay="20ms"'),
         ("", {"delay": "20"}, "delay='20' has no unit: give a text, such as delay=\"20ms\""),
@@ -391,7 +468,12 @@ def test_keywords_of_an_impairment_that_are_wrong(net: virtfs.Mount, v: virtfs.V
         ("", {"delay": "20 ms"}, "delay='20 ms': write \"20ms\", without a blank"),
         ("", {"loss": "1 %"}, "loss='1 %': write \"1%\", without a blank"),
         ("", {"loss": "gemodel 1% 10"}, "loss='gemodel 1% 10' has no unit"),
-    ):
+        ("", {"delay": ("10ms", "5ms")}, "delay=('10ms', '5ms') is not a text: give one, such as delay=\"20ms\""),
+        ("", {"loss": ["5%"]}, "loss=['5%'] is not a text: give one, such as loss=\"1%\""),
+        ("", {"seed": [5]}, "seed=[5] is not a text: give one"),
+        ({"loss": "5%"}, {}, "impair={'loss': '5%'} is not a text: give one, such as impair="),
+    )
+    for text, words, reason in cases:
         with pytest.raises(TypeError, match=re.escape(reason)):
             net.cable(3, 4, text, **words)
     for call in (v.set, net.create):

@@ -5,7 +5,9 @@ import gc
 import os
 import select
 import threading
+from array import array
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from harness.serving import Mount, frame
@@ -211,6 +213,23 @@ def test_an_empty_frame_is_refused(v: virtfs.Virt, strict: bool) -> None:
     for empty in (b"", bytearray(), memoryview(b"")):
         with v.open("w") as port, pytest.raises(ValueError, match="a frame cannot be empty"):
             port.send(empty)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "a frame", [frame(60)]])
+def test_a_frame_is_bytes(v: virtfs.Virt, wrong: Any) -> None:
+    reason = f"^a frame is bytes, not {type(wrong).__name__}$"
+    with v.stream("w") as stream, v.open("w") as port:
+        with pytest.raises(TypeError, match=reason):
+            port.send(wrong)
+        with pytest.raises(TypeError, match=reason):
+            stream.send([frame(60), wrong])
+        for no_frames in (None, 5):
+            with pytest.raises(TypeError, match=r"^send\(\) takes an iterable of frames, not "):
+                stream.send(no_frames)  # type: ignore[arg-type]
+        items_of_four_bytes: Any = array("I", frame(60))
+        stream.send([items_of_four_bytes])
+        port.send(items_of_four_bytes)
+    assert (v.stats["tx_frames"], v.stats["tx_bytes"]) == (2, 120)
 
 
 def test_a_long_stream(v: virtfs.Virt) -> None:

@@ -421,8 +421,8 @@ def test_a_namespace_by_its_file(file: str, name: str) -> None:
 def test_a_file_that_is_no_namespace(file: str) -> None:
     assert refused(f"virt3 netns {file}") == (
         errno.EINVAL,
-        f'netns: "{file}" is neither a network namespace name nor a process ID: '
-        "a file is /proc/PID/ns/net or /run/netns/NAME",
+        f'netns: "{file}" is neither a network namespace name nor a process ID, '
+        "nor a path such as /proc/PID/ns/net or /run/netns/NAME",
     )
 
 
@@ -498,12 +498,14 @@ def test_writing_a_file(file: str, text: str, action: Action) -> None:
         ("address", "1:2", errno.EINVAL, 'address: "1:2" is not a MAC address such as b2:0a:00:0b:0e:03'),
         ("exclusive", "read both", errno.EINVAL, 'exclusive: "read both" is not one of read, both, none'),
         ("impair", "loss 10 %", errno.EINVAL, f'impair: "%" is not {SUCH}: write "10%", without a blank'),
-        ("impair", "loss 1% los", errno.EINVAL, f'impair: "los" is not {SUCH}'),
+        ("impair", "loss 1% los", errno.EINVAL, f'impair: "los" is not {SUCH}: did you mean "loss"?'),
+        ("impair", "dealy 5ms", errno.EINVAL, f'impair: "dealy" is not {SUCH}: did you mean "delay"?'),
+        ("filter", "udp\ntcp", errno.EINVAL, 'filter: "udp\\ntcp" contains a line break: write a single line'),
         (
             "description",
             "a\nb\n",
             errno.EINVAL,
-            'description: "a\\nb" contains an unprintable character',
+            'description: "a\\nb" contains a line break: write a single line',
         ),
         (
             "description",
@@ -808,8 +810,15 @@ def test_lines_about_wires(line: str, command: Command) -> None:
         ("virt3 impair", 'impair: "impair" needs an impairment such as delay 20ms or loss 1%'),
         ("virt3 impair in", 'impair: "in" needs an impairment such as delay 20ms or loss 1%'),
         ("virt3 impair up", 'impair: "up" is not an impairment such as delay 20ms or loss 1%'),
-        ("virt3 impair loss 1% los", f'"los" is neither {SUCH} nor a verb: "virtfs ctl help" lists the verbs'),
-        ("create 3 impair in loss 1% los", f'"los" is neither {SUCH} nor a verb: "virtfs ctl help" lists the verbs'),
+        ("virt3 impair loss 1% wobble", f'"wobble" is neither {SUCH} nor a verb: "virtfs ctl help" lists the verbs'),
+        (
+            "virt3 impair loss 1% strct",
+            f'"strct" is neither {SUCH} nor a verb: did you mean "strict"? "virtfs ctl help" lists the verbs',
+        ),
+        (
+            "create 3 impair in loss 1% los",
+            f'"los" is neither {SUCH} nor a verb: did you mean "loss"? "virtfs ctl help" lists the verbs',
+        ),
         ("virt3 impair loss 1% up los", 'unknown verb "los": "virtfs ctl help" lists the verbs'),
         ("virt3 impair loss 1% in", f'impair: "in" {BOTH_ALREADY}'),
         ("virt3 impair in loss 1% in loss 2%", 'impair: "in" is given twice'),
@@ -824,7 +833,8 @@ def test_lines_about_wires(line: str, command: Command) -> None:
         ("cable tcp:h:1 3", '"tcp:h:1" must be the second end: write "cable N tcp:h:1"'),
         ("cable 3 4 up", 'impair: "up" is not an impairment such as delay 20ms or loss 1%'),
         ("cable 3 4 loss 1% up", f'"up" is not {SUCH}'),
-        ("cable 3 4 delay 20ms los 1%", f'"los" is not {SUCH}'),
+        ("cable 3 4 delay 20ms los 1%", f'"los" is not {SUCH}: did you mean "loss"?'),
+        ("cable 3 4 dealy 5ms", f'impair: "dealy" is not {SUCH}: did you mean "delay"?'),
         ("cable 3 unix:/run/a in delay 20ms jitter 5ms", f'"jitter" is not {SUCH}'),
         ("cable 3 4 delay 20ms out loss 1%", f'impair: "out" {BOTH_ALREADY}'),
         ("cable 3 udp:h:1", f'"udp:h:1" is not a socket: it must be {SOCKET_FORMS}'),

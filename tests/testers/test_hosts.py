@@ -82,6 +82,22 @@ _PROGRAMS = """
         with pytest.raises(ValueError, match="^this namespace is closed: its test"):
             call(netns)
 
+    def test_a_namespace_that_cannot_be_made_ends_no_other_program(tmp_path, monkeypatch):
+        # When the error is known, the holder may still run, in the namespace of its parent.
+        (tmp_path / "unshare").write_text("#!/bin/sh\\necho unshare: the reason >&2; exec sleep 600 >&- 2>&-")
+        (tmp_path / "unshare").chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+            with pytest.raises(OSError, match="cannot make a network namespace: unshare: the reason$"):
+                Netns()
+            assert other.communicate("still here", timeout=30) == ("still here", None)
+
+    def test_arguments_that_are_not_numbers(netns):
+        with pytest.raises(TypeError, match="^timeout='5' is not a number of seconds, such as 5$"):
+            netns.run("true", timeout="5")
+        with pytest.raises(TypeError, match="^kind='dgram' is not a number: give a constant, .*socket.SOCK_DGRAM$"):
+            netns.socket(kind="dgram")
+
     def test_a_socket_of_the_test(netns):
         with netns.socket(kind=socket.SOCK_DGRAM) as ours:
             ours.bind(("127.0.0.1", 7))
@@ -130,7 +146,7 @@ _PROGRAMS = """
 
 def test_programs_in_a_namespace(pytester: pytest.Pytester, elsewhere: Place) -> None:
     pytester.makepyfile(_PROGRAMS)
-    pytester.run(*elsewhere.command(*command(pytester)), timeout=50).assert_outcomes(passed=18)
+    pytester.run(*elsewhere.command(*command(pytester)), timeout=50).assert_outcomes(passed=20)
 
 
 _LABS = """
@@ -156,6 +172,7 @@ _LABS = """
             (lambda: lab.host("d", netns=a.netns), r"use virt.set\\(netns=host.netns\\)"),
             (lambda: lab.cable(a, b, delay=20), 'delay=20 has no unit: give a text, such as delay="20ms"'),
             (lambda: lab.cable(a, b, delay="20ms", jitter="5ms"), 'as in delay="20ms 5ms"'),
+            (lambda: lab.cable(a, b, delay=("10ms", "5ms")), "delay=.* is not a text: give one, such as delay="),
             (lambda: a.run("ping", "-c", 1), 'the word 1 is not a text: write "1"'),
         ]:
             with pytest.raises(TypeError, match=reason):
@@ -164,6 +181,29 @@ _LABS = """
         assert lab.net.cables == []
         with pytest.raises(KeyError, match='for an impairment, write impair="delay 5ms"'):
             lab.switch(a, b, "delay 5ms")
+
+    @pytest.mark.parametrize(("name", "where"), [("impair", "virt"), ("mtu", "virt"), ("index", "virt.host")])
+    def test_attributes_of_the_interface(lab, name, where):
+        a = lab.host("a")
+        with pytest.raises(AttributeError, match=f"^a host has no {name}: write host.{where}.{name}$"):
+            getattr(a, name)
+        with pytest.raises(AttributeError, match=f"^a host has no {name}: write host.{where}.{name}$"):
+            setattr(a, name, "loss 5%")
+        assert (a.virt.impair, hasattr(a, name), hasattr(a, "wobble")) == ("", False, False)
+        for own in ("name", "address", "wobble"):
+            with pytest.raises(AttributeError, match=f"^{own} of a host cannot be set$"):
+                setattr(a, own, "b")
+
+    def test_a_host_that_does_not_exist(lab):
+        for call in (lambda: lab["a"], lambda: lab.cable("a", "b")):
+            with pytest.raises(KeyError, match="there is no host 'a': no host has been made yet"):
+                call()
+        with pytest.raises(TypeError, match="^the name of a host is a text such as 'a', not 5$"):
+            lab.host(5)
+        lab.host("a")
+        for wrong in ("zz", 5):
+            with pytest.raises(KeyError, match=f"there is no host {wrong!r}: the hosts are a"):
+                lab[wrong]
 
     def test_counters_of_a_cable(lab):
         stats = lab.cable(lab.host("a"), lab.host("b")).stats
@@ -200,7 +240,7 @@ _LABS = """
 
 def test_hosts_and_cables(pytester: pytest.Pytester, elsewhere: Place) -> None:
     pytester.makepyfile(_LABS)
-    pytester.run(*elsewhere.command(*command(pytester)), timeout=50).assert_outcomes(passed=9)
+    pytester.run(*elsewhere.command(*command(pytester)), timeout=50).assert_outcomes(passed=13)
 
 
 _LINES = """

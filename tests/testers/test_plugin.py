@@ -16,7 +16,7 @@ from harness.places import Place
 from harness.waiting import until
 
 from virtfs.client import temporary
-from virtfs.testing import captures
+from virtfs.testing import captures, plugin
 
 pytest_plugins = ["pytester"]
 
@@ -336,7 +336,10 @@ program.communicate()
 def test_a_program_does_not_begin_after_its_parent_was_killed(tmp_path: Path, fate: str) -> None:
     """The kill may come before the program has asked for a signal at its parent's end. Here it always does."""
     slow, file = tmp_path / "setpriv", tmp_path / "file"
-    slow.write_text(f'#!/bin/sh\ncat\nexec {shutil.which("setpriv")} "$@"\n')  # cat ends when the parent has ended
+    # cat ends when the parent has closed its end of the pipe, which a killed one does before it gives up its children.
+    # $6 is the parent's process ID.
+    orphaned = 'while [ "$(cut -d" " -f4 /proc/$$/stat)" = "$6" ]; do sleep 0.01; done' if fate == "killed" else ""
+    slow.write_text(f'#!/bin/sh\ncat\n{orphaned}\nexec {shutil.which("setpriv")} "$@"\n')
     slow.chmod(0o755)
     path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     subprocess.run(
@@ -364,14 +367,18 @@ _LIGHT = """
 
     def test_refused(virt):
         pass
+
+    def test_refused_too(netns):
+        pass
 """
 
 
 def test_without_root_it_says_what_to_do(pytester: pytest.Pytester, elsewhere: Place) -> None:
     pytester.makepyfile(_LIGHT)
     result = pytester.run(*elsewhere.command(*_USER, *command(pytester)), timeout=50)
-    result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["interfaces need root: run the tests with `virtfs shell -- pytest`"])
+    result.assert_outcomes(passed=1, errors=2)
+    advice = "need root: run the tests with `virtfs shell -- pytest`"
+    result.stdout.fnmatch_lines([f"interfaces {advice}", f"network namespaces {advice}"])
 
 
 def test_root_without_capabilities_is_told_which(pytester: pytest.Pytester, elsewhere: Place) -> None:
@@ -379,43 +386,81 @@ def test_root_without_capabilities_is_told_which(pytester: pytest.Pytester, else
     names = ["NET_BROADCAST", "NET_ADMIN", "NET_RAW", "SYS_PTRACE", "SYS_ADMIN"]
     bounded = ["setpriv", f"--bounding-set=-{',-'.join(names).lower()}", "--inh-caps=-all", "--"]
     result = pytester.run(*elsewhere.command(*bounded, *command(pytester)), timeout=50)
-    result.assert_outcomes(passed=1, errors=1)
-    lacking = " and ".join(f"CAP_{name}" for name in names)
-    options = " ".join(f"--cap-add {name}" for name in names)
-    result.stdout.fnmatch_lines([f"root lacks {lacking} here, *{options}"])
+    result.assert_outcomes(passed=1, errors=2)
+    for needed in (names, ["NET_ADMIN", "SYS_ADMIN"]):
+        lacking = " and ".join(f"CAP_{name}" for name in needed)
+        options = " ".join(f"--cap-add {name}" for name in needed)
+        result.stdout.fnmatch_lines([f"root lacks {lacking} here, *: start the container with {options}"])
 
 
-# Hides the devices of the kernel, and runs a command.
-_NO_DEVICES = """
+# Hides the devices of the kernel except those that $1 lists, and runs a command.
+_DEVICES = """
 mkdir /mnt/dev
 mount --bind /dev /mnt/dev
 mount -t tmpfs tmpfs /dev
-for name in null zero urandom; do ln -s /mnt/dev/$name /dev; done
+mkdir /dev/net
+for name in null zero urandom $1; do ln -s /mnt/dev/$name /dev/$name; done
+shift
 exec "$@"
 """
 
 
-def without_devices(place: Place, *words: str) -> list[str]:
-    """Return a command line that runs a command in a place that has neither /dev/fuse nor /dev/net/tun."""
-    return place.command("unshare", "--mount", "sh", "-ec", _NO_DEVICES, "sh", *words)
+def with_devices(place: Place, devices: str, *words: str) -> list[str]:
+    """Return a command line that runs a command in a place with these devices: of "fuse net/tun"."""
+    return place.command("unshare", "--mount", "sh", "-ec", _DEVICES, "sh", devices, *words)
 
 
-def test_a_missing_device_is_one_line(pytester: pytest.Pytester, elsewhere: Place) -> None:
+@pytest.mark.parametrize(
+    ("devices", "sentence"),
+    [
+        ("", "there is no /dev/fuse and no /dev/net/tun: as root, run `modprobe -a fuse tun`"),
+        ("fuse", "there is no /dev/net/tun: as root, run `modprobe -a tun`"),
+        ("net/tun", "there is no /dev/fuse: as root, run `modprobe -a fuse`"),
+    ],
+)
+def test_a_missing_device_is_one_line(pytester: pytest.Pytester, elsewhere: Place, devices: str, sentence: str) -> None:
     pytester.makepyfile("def test_refused(lab): pass")
-    result = pytester.run(*without_devices(elsewhere, *command(pytester)), timeout=50)
+    result = pytester.run(*with_devices(elsewhere, devices, *command(pytester)), timeout=50)
     result.assert_outcomes(errors=1)
     at = next(number for number, line in enumerate(result.outlines) if "ERROR at setup of test_refused" in line)
-    assert result.outlines[at + 1].startswith("there is no /dev/fuse: as root, run `modprobe fuse`")
+    assert result.outlines[at + 1].startswith(sentence)
 
 
-def test_a_missing_device_can_skip_tests(pytester: pytest.Pytester, elsewhere: Place) -> None:
-    """The conftest.py of doc/testing.md."""
+_SKIPPED = """
+    def test_with_interfaces(lab):
+        pass
+
+    def test_with_a_namespace(netns):
+        pass
+
+    def test_of_another_kind():
+        pass
+"""
+
+
+def test_what_is_missing_can_skip_tests(pytester: pytest.Pytester, elsewhere: Place) -> None:
+    """The conftest.py of doc/testing.md. A namespace needs no device."""
     (skips,) = (block for block in python_blocks("doc/testing.md") if "pytest.skip" in block)
     pytester.makeconftest(skips)
-    pytester.makepyfile("def test_refused(lab): pass\ndef test_of_another_kind(): pass")
-    result = pytester.run(*without_devices(elsewhere, *command(pytester)), timeout=50)
-    result.assert_outcomes(skipped=1, passed=1)
-    pytester.run(*elsewhere.command(*command(pytester)), timeout=50).assert_outcomes(passed=2)
+    pytester.makepyfile(_SKIPPED)
+    run = command(pytester, "-rs")
+    for words, skipped, reason in (
+        (elsewhere.command(*run), 0, ""),
+        (with_devices(elsewhere, "fuse", *run), 1, "there is no /dev/net/tun"),
+        (elsewhere.command(*_USER, *run), 2, "network namespaces need root"),
+        (elsewhere.command(run[0], *run[1:3], "PATH=/nowhere", *run[3:]), 2, "the fixtures of virtfs need ip and "),
+    ):
+        result = pytester.run(*words, timeout=50)
+        result.assert_outcomes(skipped=skipped, passed=3 - skipped)
+        result.stdout.fnmatch_lines([f"SKIPPED *: {reason}*"] if skipped else [])
+
+
+def test_an_error_of_the_system_names_its_file() -> None:
+    def make() -> None:
+        Path("/nowhere").stat()
+
+    with pytest.raises(pytest.fail.Exception, match=r"^/nowhere: No such file or directory$"):
+        plugin._made(make)
 
 
 def test_a_directory_for_temporary_files_with_a_long_name(pytester: pytest.Pytester, elsewhere: Place) -> None:

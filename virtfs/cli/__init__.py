@@ -31,7 +31,6 @@ Modules:
     logs          opens the log of a server
     log_writer    writes the log in a thread of its own
     log_sinks     the possible destinations of a log
-    device_nodes  the device nodes that virtfs opens, and whether a user may open them
     lacking       the rights that root of a container lacks
     denied        why the kernel denies access to a file of a mount
     surroundings  opens closed standard streams, and sets UTF-8 mode

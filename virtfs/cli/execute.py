@@ -17,9 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from virtfs.cli.device_nodes import TUN, check_devices
 from virtfs.cli.surroundings import complain, sentence_of
 from virtfs.cli.unstarted import refusal as refused
+from virtfs.client.device_nodes import TUN, check_devices
 from virtfs.client.native import connect
 from virtfs.core.errors import VirtError
 from virtfs.fuse.mounttable import mounts

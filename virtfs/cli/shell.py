@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import IO
 
 import virtfs
-from virtfs.cli.device_nodes import FUSE, TUN, check_devices
 from virtfs.cli.lacking import CONFINED, FOR_A_SHELL, UNMASKED, lacking
 from virtfs.cli.shell_mark import MARK, inside
 from virtfs.cli.shell_net import check_passt, start_passt
@@ -31,6 +30,7 @@ from virtfs.cli.surroundings import complain, name_caller
 from virtfs.cli.unstarted import TOO_MANY
 from virtfs.cli.usermap import map_users
 from virtfs.client import temporary
+from virtfs.client.device_nodes import FUSE, TUN, check_devices
 from virtfs.core.errors import VirtError
 from virtfs.host.textfiles import read_text
 

@@ -14,7 +14,9 @@ It imports only core, so a program that uses virtfs needs neither the server's m
     lines       verbs and impairments as keyword arguments
     tables      dicts by name, whose missing names have an error that names the others
     values      texts of files as int, bool, str and list
+    texts       values as texts of files and lines
     folder      reads and writes files; errors have the text of last_error
     temporary   temporary folders for mounts
+    device_nodes            the device nodes that a server opens, and whether a user may open them
     waiting     waits for descriptors, with a time-out
 """

@@ -64,7 +64,8 @@ class Cable(_Fields):
             if {*cable["ends"]} == {*self.ends}:
                 out, back = ("out", "in") if cable["ends"] == [*self.ends] else ("in", "out")
                 return Directions({"out": _counters(cable["stats"][out]), "in": _counters(cable["stats"][back])})
-        raise OSError(errno.ENOENT, f"there is no cable between {' and '.join(self.ends)}")
+        ends = " and ".join(self.ends)
+        raise OSError(errno.ENOENT, f"there is no cable between {ends}: read its counters before you remove it")
 
     def destroy(self) -> None:
         """Remove the cable. OSError: ENOENT, it no longer exists.

@@ -53,7 +53,7 @@ class Folder:
     def write(self, file: str, text: str) -> None:
         """Write a text to a file of this directory, with a newline at its end.
 
-        OSError: virtfs refuses the text; `strerror` is the text of last_error.
+        OSError: virtfs refuses the text; `strerror` is the text of last_error. TypeError: it is not a text.
 
         >>> v.write("mtu", "1400")
         """
@@ -80,6 +80,8 @@ def write_text(path: Path, text: str, top: Path) -> None:
     If a signal with a handler interrupts the write, a ctl may have run only some of the lines. In that case,
     another write(2) writes the remaining lines.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"{text!r} is not a text: give one, with a newline between two lines")
     left = memoryview(f"{text}\n".encode(errors="surrogateescape"))
     fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
     try:

@@ -4,8 +4,9 @@ import errno
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from os import PathLike
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import TypedDict
 
+from virtfs.client.texts import Named, one_line, text_of
 from virtfs.core.arguments import parse_description, parse_mark
 from virtfs.core.errors import VirtError
 from virtfs.core.impairment import BOTH, UNIMPAIRED
@@ -13,16 +14,6 @@ from virtfs.core.impairment_text import WORDS, format_impairments, parse_impairm
 from virtfs.core.quantities import hint_of_unit
 from virtfs.core.quoting import quoted
 from virtfs.core.verbs import VIRT, Noun, find
-
-
-@runtime_checkable
-class Named(Protocol):
-    """An object with a name, such as a Virt or a Bridge."""
-
-    @property
-    def name(self) -> str:
-        """The name of the object in a line of ctl."""
-
 
 Number = int | str | None
 Text = str | None
@@ -131,6 +122,9 @@ _UNITS = {
     "corrupt": "0.1%",
     "rate": "10mbit",
 }
+_IMPAIRMENT = "delay 20ms loss 1% seed 7"  # an example
+# Verbs that have an opposite and take a text. A number for one of them is likely to mean False or True.
+_TEXTS = {"filter": "arp or icmp", "impair": _IMPAIRMENT, "bridge": "bridge0"}
 
 
 def words(verbs: Mapping[str, object], noun: Noun = VIRT) -> str:
@@ -148,14 +142,16 @@ def words(verbs: Mapping[str, object], noun: Noun = VIRT) -> str:
 def script(verbs: Mapping[str, object], noun: Noun = VIRT) -> list[str]:
     """Return verbs as lines of ctl, each without the name of its interface. There is none without verbs.
 
-    True stands for the verb alone: `up=True`. False stands for its opposite: `up=False` is `down`, `strict=False` is
-    `-strict`, `filter=False` is `-filter`. None leaves the verb out. A number or a string is the verb's argument. An
-    iterable of strings repeats the verb, once for each string. `no_inet="10.0.3.1/24"` is `-inet 10.0.3.1/24`.
+    True stands for a verb without arguments: `up=True`. False stands for the opposite of a verb: `up=False` is `down`,
+    `strict=False` is `-strict`, `filter=False` is `-filter`. None leaves the verb out. A number or a string is the
+    verb's argument; the number of a mode is its permission bits. An iterable repeats the verb, once for each argument.
+    `no_inet="10.0.3.1/24"` is `-inet 10.0.3.1/24`.
     The words are in the order of the keywords, except that a verb that takes the rest of the line comes last. Each
     further one, a description or a mark, has a line of its own. The server cannot refuse that, so that all verbs take
     effect, or none does.
     OSError EINVAL: an argument is empty, contains a line break, or would begin a comment; a description or a mark is
-    too long; or there are two filters. TypeError: a word of an impairment is given as a verb, or a switch has a value.
+    too long; or there are two filters. TypeError: a word of an impairment is given as a verb; a verb without arguments
+    has a value, or another has True; or a value is a container or bytes.
 
     >>> script({"filter": "udp", "up": True, "description": "the printer"})
     ['up filter udp', 'description the printer']
@@ -166,7 +162,7 @@ def script(verbs: Mapping[str, object], noun: Noun = VIRT) -> list[str]:
         name = f"-{keyword[3:]}" if keyword.startswith("no_") else keyword
         verb = find(noun, name)
         if verb is None and noun is VIRT and keyword in WORDS:
-            example = 'impair="delay 20ms loss 1% seed 7"'
+            example = f"impair={quoted(_IMPAIRMENT)}"
             raise TypeError(f"{keyword}={value!r} is not a verb: give it in a text, such as {example}")
         for word in _with_arguments(name, value, noun):
             if verb is not None and verb.rest_of_line and word != _opposite(name, noun):
@@ -198,7 +194,8 @@ def impairment(text: str, words: Mapping[str, object]) -> str:
 
     text: an impairment in words, perhaps of each direction. words: further words, as keyword arguments, which apply to
     both directions. If the text is about one direction, the other one gets them too, unless they have no effect there.
-    TypeError: a word is in the text, too; a time, a share or a rate has no unit; or there is a word "jitter".
+    TypeError: a word is in the text, too; a time, a share or a rate has no unit; there is a word "jitter"; or a value
+    is a container.
 
     >>> impairment("", {"delay": "20ms", "loss": "1%", "seed": 7})
     'delay 20ms loss 1% seed 7'
@@ -208,7 +205,7 @@ def impairment(text: str, words: Mapping[str, object]) -> str:
     for name, value in words.items():
         _check_unit(name, value)
     more = [f"{name} {_argument(name, value)}" for name, value in words.items() if value is not None]
-    parts = _by_direction(text.split())
+    parts = _by_direction(text_of("impair", text, _IMPAIRMENT).split())
     if more and len(parts) == 1 and (one := next(iter(parts))) and not words.keys() <= _IDLE:
         parts["in" if one == "out" else "out"] = []
     for given in parts.values() if more else ():
@@ -247,7 +244,7 @@ def _check_unit(name: str, value: object) -> None:
         raise TypeError(f'jitter={value!r}: the jitter is the second time of delay, as in delay="20ms 5ms"')
     if name not in _UNITS or value is None:
         return
-    given = str(value).split()
+    given = text_of(name, value, _UNITS[name]).split()
     if hints := [hint for number, unit in pairwise(given) if (hint := hint_of_unit(number, unit))]:
         raise TypeError(f"{name}={value!r}{hints[0]}")
     if any(word[-1:].isdigit() for word in given):
@@ -263,9 +260,14 @@ def _with_arguments(name: str, value: object, noun: Noun) -> list[str]:
         value = bool(value)
     if value is None:
         return []
+    if name in _TEXTS and isinstance(value, int | float) and value is not False:
+        such = f"such as {name}={quoted(_TEXTS[name])}"
+        raise TypeError(f"{name}={value!r} is not a text: give one, {such}, or False for {_opposite(name, noun)}")
+    if value is True and verb is not None and verb.arguments:
+        raise TypeError(f"{name}=True: {name} needs {'a text' if verb.rest_of_line else verb.arguments[0].noun}")
     if isinstance(value, bool):
         return [name if value else _opposite(name, noun)]
-    if isinstance(value, str | Named) or not isinstance(value, Iterable):
+    if isinstance(value, str | bytes | Named | Mapping) or not isinstance(value, Iterable):
         return [f"{name} {_argument(name, value, noun)}".rstrip()]
     return [f"{name} {_argument(name, each, noun)}" for each in value]
 
@@ -278,21 +280,12 @@ def _opposite(name: str, noun: Noun) -> str:
 
 
 def _argument(name: str, value: object, noun: Noun = VIRT) -> str:
-    text = value.name if isinstance(value, Named) and not isinstance(value, PathLike) else str(value)
+    if name == "mode" and isinstance(value, int):
+        return f"{value:o}"
     verb = find(noun, name)
     free = verb is not None and verb.rest_of_line
-    one_line(name, text)
+    text = one_line(name, text_of(name, value, {**_UNITS, **_TEXTS}.get(name, "")))
     if not free and (not text.split() or any(word[0] == "#" for word in text.split())):
         reason = "a word that begins with # begins a comment" if text.split() else "it is empty"
         raise OSError(errno.EINVAL, f"{name}: {quoted(text)} is not an argument: {reason}")
-    return text
-
-
-def one_line(name: str, text: str) -> str:
-    """Return a text that becomes a part of a line of ctl. OSError EINVAL: what follows a line break would be a command.
-
-    name: the verb or command, for the error.
-    """
-    if "\n" in text:
-        raise OSError(errno.EINVAL, f"{name}: {quoted(text)} contains a line break, which would end the line")
     return text

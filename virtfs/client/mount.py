@@ -18,6 +18,7 @@ from virtfs.client.folder import Folder, Missing, open_stream, read_text
 from virtfs.client.lines import BridgeVerbs, Impairment, VirtVerbs
 from virtfs.client.port import Opened
 from virtfs.client.tables import Table
+from virtfs.client.texts import Named, one_line
 from virtfs.client.values import Value
 from virtfs.client.virt import Virt
 from virtfs.core.verbs import BRIDGE
@@ -200,7 +201,7 @@ class Mount(Folder):
 
         >>> net.destroy(3)
         """
-        self.ctl(f"destroy {lines.one_line('destroy', str(what))}")
+        self.ctl(f"destroy {one_line('destroy', what)}")
 
     @contextmanager
     def clone(self) -> Iterator[Virt]:
@@ -240,7 +241,7 @@ class Mount(Folder):
 
         >>> net.mark("step 2")
         """
-        self.ctl(f"mark {lines.one_line('mark', text)}")
+        self.ctl(f"mark {one_line('mark', text)}")
 
     def check(self, line: str) -> None:
         """Test, without changing anything, whether a line of ctl would succeed. OSError: it would be refused.
@@ -249,7 +250,7 @@ class Mount(Folder):
         >>> 7 in net
         False
         """
-        self.ctl(f"check {lines.one_line('check', line)}")
+        self.ctl(f"check {one_line('check', line)}")
 
     def cable(self, a: End, b: End, impair: str = "", **words: Unpack[Impairment]) -> Cable:
         """Connect the host's ends of two interfaces with a cable. Return the cable.
@@ -306,7 +307,7 @@ class Mount(Folder):
         if name is None:
             verbs["add"] = members = _several(verbs.get("add"))  # a list, since an iterator can be read only once
             name = f"bridge{_first_number(members)}"
-        self.ctl(f"ensure {lines.one_line('ensure', name)} {lines.words(verbs, BRIDGE)}")
+        self.ctl(f"ensure {one_line('ensure', name)} {lines.words(verbs, BRIDGE)}")
         return Bridge(self.path, name)
 
     @property
@@ -384,20 +385,20 @@ class Mount(Folder):
 
 def _end(end: End) -> str:
     """Return the word that stands for an end of a cable in a line of ctl."""
-    return f"virt{end}" if isinstance(end, int) else lines.one_line("cable", str(end))
+    return f"virt{end}" if isinstance(end, int) else one_line("cable", end)
 
 
 def _several(interfaces: lines.Interfaces) -> list[lines.Interface]:
     """Return the interfaces as a list."""
     if interfaces is None:
         return []
-    return [interfaces] if isinstance(interfaces, str | lines.Named) else [*interfaces]
+    return [interfaces] if isinstance(interfaces, str | Named) else [*interfaces]
 
 
 def _first_number(interfaces: list[lines.Interface]) -> int:
     """Return the number of the first interface. ValueError: none is given, or the first is not one of a mount."""
     for first in interfaces[:1]:
-        name = first.name if isinstance(first, lines.Named) else first
+        name = first.name if isinstance(first, Named) else first
         if name.startswith("virt") and name[4:].isdecimal():
             return int(name[4:])
     raise ValueError("a bridge without a name needs an interface in `add`, whose number it gets")

@@ -25,6 +25,20 @@ def flags_of(mode: Mode) -> int:
     return FLAGS[mode]
 
 
+def length_of(frame: "bytes | bytearray | memoryview") -> int:
+    """Return the length of a frame in bytes. TypeError: it is not bytes, but for example a text or a list of frames."""
+    try:
+        return memoryview(frame).nbytes
+    except TypeError:
+        raise TypeError(f"a frame is bytes, not {type(frame).__name__}") from None
+
+
+def check_not_empty(frame: "bytes | bytearray | memoryview") -> None:
+    """Raise ValueError for an empty frame: write(2) would succeed, and the server would not learn of it."""
+    if not length_of(frame):
+        raise ValueError("a frame cannot be empty")
+
+
 class Opened:
     """An open file of a mount: a descriptor that is closed at the end of a `with` statement.
 
@@ -126,12 +140,12 @@ class Port(Opened):
         virtfs drops and counts a frame that cannot be sent. With `strict` the call fails instead.
         OSError: EMSGSIZE, too short or too long; ENETDOWN, the interface is down; EPERM, the source address is wrong
         under antispoof; ENXIO, the interface is destroyed. ValueError: the frame is empty, or the port is closed.
+        TypeError: the frame is not bytes.
 
         >>> with v.open() as port:
         ...     port.send(frame)
         """
-        if not frame:  # write(2) would succeed, and the server would not learn of it
-            raise ValueError("a frame cannot be empty")
+        check_not_empty(frame)
         try:
             os.write(self.fileno(), frame)
         except OSError as error:
@@ -143,7 +157,7 @@ class Port(Opened):
         timeout: the longest time to wait, in seconds; 0 does not wait, None waits for ever. The first call with a
         time-out sets O_NONBLOCK on the descriptor. Only a program that reads the descriptor itself notices.
         OSError: TimeoutError, no frame in this time; EHOSTDOWN, the interface is down or was set down; ENXIO, it was
-        destroyed.
+        destroyed. TypeError: the time-out is not a number.
 
         >>> with v.open() as port:
         ...     ping(v)

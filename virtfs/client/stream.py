@@ -8,7 +8,7 @@ from functools import partial
 
 from virtfs.client import waiting
 from virtfs.client.folder import about
-from virtfs.client.port import Mode, Opened, flags_of
+from virtfs.client.port import Mode, Opened, flags_of, length_of
 from virtfs.core.framestream import FRAME_MAX, PREFIX
 
 ROOM = 1 << 18  # bytes: room for four of the longest records, or for 170 records of 1518 bytes
@@ -53,6 +53,8 @@ def records(frames: Iterable[bytes]) -> memoryview:
     """Return frames as `stream` takes them. TypeError and ValueError: as for Stream.send()."""
     if isinstance(frames, bytes | bytearray | memoryview):  # iterables of int, which some type checkers let pass
         raise TypeError("send() takes an iterable of frames: use send([frame])")
+    if not isinstance(frames, Iterable):
+        raise TypeError(f"send() takes an iterable of frames, not {type(frames).__name__}")
     return memoryview(b"".join(part for frame in frames for part in (_prefix(frame), frame)))
 
 
@@ -80,7 +82,7 @@ class Stream(Opened):
         OSError: a frame is refused, as by Port.send(). The frames before it have been sent, those after it have not.
         `strerror` gives the offset of its record in the stream; each record has 4 bytes before the frame.
         ValueError: a frame is empty or longer than any frame; nothing has been sent. TypeError: the argument is one
-        frame.
+        frame, or has something that is not bytes.
 
         >>> with v.stream() as stream:
         ...     stream.send(frame for _ in range(3))
@@ -123,6 +125,7 @@ class Stream(Opened):
 
 def _prefix(frame: bytes) -> bytes:
     """Return the length of a frame, as the first part of its record."""
-    if not 0 < len(frame) <= FRAME_MAX:
-        raise ValueError(f"a frame has 1 to {FRAME_MAX} bytes, not {len(frame)}")
-    return PREFIX.pack(len(frame))
+    length = length_of(frame)
+    if not 0 < length <= FRAME_MAX:
+        raise ValueError(f"a frame has 1 to {FRAME_MAX} bytes, not {length}")
+    return PREFIX.pack(length)

@@ -5,7 +5,7 @@ from os import PathLike
 from typing import Generic, TypeVar, overload
 
 from virtfs.client.folder import Folder
-from virtfs.client.lines import Named
+from virtfs.client.texts import Named, text_of
 from virtfs.core.quantities import parse_size
 
 T = TypeVar("T")
@@ -38,18 +38,9 @@ class Setting(Value[T]):
     """An attribute that can be set. A string is written unchanged, so `v.history_size = "64K"` works too."""
 
     def __set__(self, folder: Folder, value: T | str | Named | PathLike[str]) -> None:
-        folder.write(self.file, text_of(value))
-
-
-def text_of(value: object) -> str:
-    """Return a value as the text of a file: 1 or 0 for a switch, digits for a number, the name of an object.
-
-    >>> text_of(True), text_of(1500), text_of("open")
-    ('1', '1500', 'open')
-    """
-    if isinstance(value, Named) and not isinstance(value, PathLike):  # a Path has a name, too
-        return value.name
-    return str(int(value)) if isinstance(value, bool) else str(value)
+        if isinstance(value, bool) and self.parse is not switch:
+            raise TypeError(f"{self.file}={value!r}: only a switch is True or False; give a text or a number")
+        folder.write(self.file, text_of(self.file, value))
 
 
 def switch(text: str) -> bool:

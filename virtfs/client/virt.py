@@ -14,6 +14,7 @@ from virtfs.client.lines import VirtVerbs
 from virtfs.client.port import Mode, Opened, Port, flags_of
 from virtfs.client.stream import Stream
 from virtfs.client.tables import missing
+from virtfs.client.texts import one_line
 from virtfs.client.values import Setting, Value, size, switch
 from virtfs.client.values import lines as lines_of
 from virtfs.core.virt import Carrier, Exclusive
@@ -247,14 +248,15 @@ class Virt(Folder):
 
     @mode.setter
     def mode(self, bits: int) -> None:
-        self.set(mode=f"{bits:o}")
+        self.set(mode=bits)
 
     def set(self, **verbs: Unpack[VirtVerbs]) -> None:
         """Apply verbs: all of them, or none if one is refused.
 
         True is the verb alone, and False is its opposite: `up=False` is `down`, and `filter=False` is `-filter`. None
         leaves the verb out. A list repeats the verb. `no_inet="10.0.3.1/24"` is `-inet 10.0.3.1/24`.
-        OSError: virtfs refuses the line; `strerror` is the text of last_error.
+        OSError: virtfs refuses the line; `strerror` is the text of last_error. TypeError: True for a verb that needs an
+        argument, a value for one that takes none, or a value that is neither a text nor a number.
 
         >>> v.set(mtu=1400, inet=["10.0.3.1/24", "10.0.4.1/24"], strict=True, impair="delay 20ms")
         >>> v.set(no_inet="10.0.4.1/24", strict=False, impair=False)
@@ -277,7 +279,7 @@ class Virt(Folder):
         ...     b"step 2" in file.read(65536)
         True
         """
-        self.set(mark=text)
+        self.set(mark=one_line("mark", text))
 
     def destroy(self) -> None:
         """Destroy the interface. Programs that wait on its files get ENXIO.

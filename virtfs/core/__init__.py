@@ -20,6 +20,7 @@ The language of ctl:
     script                splits the writes to ctl into lines
     line_words            splits a line into words
     grammar               parses lines into commands
+    nearest               the known word that an unknown one is like
     unknown_words         what was probably meant by a word that is wrong in its place
     line_text             formats commands as lines
     help_text             the text of the file help

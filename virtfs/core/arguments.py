@@ -110,9 +110,15 @@ def parse_description(text: str) -> str:
     """Check a description and return it unchanged: 0 to 256 printable characters; "#" is allowed."""
     if len(text) > DESCRIPTION_MAX:
         raise VirtError(EINVAL, f"{quoted(text)} has {len(text)} characters; at most {DESCRIPTION_MAX} are allowed")
+    _check_printable(text)
+    return text
+
+
+def _check_printable(text: str) -> None:
+    if "\n" in text:  # from a file: a line of ctl has none
+        raise VirtError(EINVAL, f"{quoted(text)} contains a line break: write a single line")
     if not text.isprintable():
         raise VirtError(EINVAL, f"{quoted(text)} contains an unprintable character")
-    return text
 
 
 def parse_mark(text: str) -> str:
@@ -190,7 +196,8 @@ def parse_impairments(text: str) -> Impairments:
     found, count = take_impairments(words)
     if count < len(words):
         hint = quantities.hint_of_unit(words[count - 1], words[count])
-        raise VirtError(EINVAL, f"{quoted(words[count])} is not {impairment_text.EXAMPLE}{hint}")
+        such = f"{quoted(words[count])} is not {impairment_text.EXAMPLE}{hint}"
+        raise VirtError(EINVAL, such if hint else impairment_text.unknown(words[count]))
     return found
 
 
@@ -210,8 +217,7 @@ def parse_filter(text: str) -> str:
 
     libpcap compiles the expression later. The empty expression passes every frame.
     """
-    if not text.isprintable():
-        raise VirtError(EINVAL, f"{quoted(text)} contains an unprintable character")
+    _check_printable(text)
     if len(text) > FILTER_MAX:
         raise VirtError(E2BIG, f"filter {quoted(text)} has {len(text)} characters; at most {FILTER_MAX} are allowed")
     return text
@@ -248,7 +254,7 @@ def parse_netns(text: str) -> str:
     file = _NETNS_FILE.fullmatch(text)
     name = file[1] or file[2] or "." if file else text
     if name and (name in (".", "..") or len(name) > NAME_MAX or not _NETNS.fullmatch(name) or not name.isprintable()):
-        files = ": a file is /proc/PID/ns/net or /run/netns/NAME" if "/" in text else ""
+        files = ", nor a path such as /proc/PID/ns/net or /run/netns/NAME" if "/" in text else ""
         raise VirtError(EINVAL, f"{quoted(text)} is neither a network namespace name nor a process ID{files}")
     return name
 

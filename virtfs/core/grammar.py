@@ -15,8 +15,9 @@ from virtfs.core import verbs
 from virtfs.core.arguments import Argument, take_impairments
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName, Unit
-from virtfs.core.impairment_text import EXAMPLE
+from virtfs.core.impairment_text import EXAMPLE, WORDS
 from virtfs.core.line_words import LINE_MAX, Words, too_long
+from virtfs.core.nearest import did_you_mean
 from virtfs.core.quantities import parse_bridge_name, parse_unit_name
 from virtfs.core.quoting import quoted
 from virtfs.core.socketname import SocketName, names_socket, parse_socket
@@ -188,7 +189,8 @@ def _parse_cable(form: Form, target: Unit | BridgeName | None, words: Words) -> 
         actions = (Action("impair", (_take_words(impair, take_impairments, words),)),)
     if (word := words.take()) is not None:
         if actions:  # only impairments follow the ends, so this was meant as one
-            raise VirtError(EINVAL, f"{quoted(word)} is not {EXAMPLE}{of_word(word, words)}")
+            meant = of_word(word, words) or did_you_mean(word, WORDS)
+            raise VirtError(EINVAL, f"{quoted(word)} is not {EXAMPLE}{meant}")
         raise VirtError(EINVAL, f"{quoted(word)} is one word too many{of_word(word, words) or f': {form.usage}'}")
     return Command(form.kind, target, actions, peer)
 

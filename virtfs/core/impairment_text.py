@@ -24,6 +24,7 @@ from typing import Final
 from virtfs.core import quantities
 from virtfs.core.errors import VirtError
 from virtfs.core.impairment import BOTH, LIMIT_DEFAULT, NEVER, Bursts, Direction, Distribution, Impairment, Share
+from virtfs.core.nearest import did_you_mean
 from virtfs.core.quoting import quoted
 
 LIMIT_MAX = 524288  # frames, as for the queue of a tap
@@ -66,11 +67,14 @@ def parse_impairment_verb(words: Sequence[str]) -> tuple[tuple[Direction, ...], 
     impairment, count = parse_impairment(words[first:])
     if not count:
         if len(words) > first:
-            problem = f"{quoted(words[first])} is not"
-        else:
-            problem = f"{quoted(words[0] if words else 'impair')} needs"
-        raise VirtError(EINVAL, f"{problem} {EXAMPLE}")
+            raise VirtError(EINVAL, unknown(words[first]))
+        raise VirtError(EINVAL, f"{quoted(words[0] if words else 'impair')} needs {EXAMPLE}")
     return directions, impairment, first + count
+
+
+def unknown(word: str) -> str:
+    """Return the error message about a word that begins no part of an impairment."""
+    return f"{quoted(word)} is not {EXAMPLE}{did_you_mean(word, WORDS)}"
 
 
 def parse_impairments(words: Sequence[str]) -> tuple[dict[Direction, Impairment], int]:

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 from ipaddress import ip_interface
 from typing import Final
 
 from virtfs.core import verbs
 from virtfs.core.impairment_text import EXAMPLE, WORDS
 from virtfs.core.line_words import Words
+from virtfs.core.nearest import did_you_mean, nearest
 from virtfs.core.quantities import hint_of_unit
 from virtfs.core.quoting import quoted
 from virtfs.core.socketname import FORMS as SOCKETS
@@ -58,7 +58,6 @@ _HINT_OF_VLAN: dict[Noun, str] = {
     BRIDGE: 'use "ip link set bridgeN type bridge vlan_filtering 1" and "bridge vlan"',
 }
 _LIKE_A_HOSTS_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
-_SIMILAR = 0.7  # from 0 to 1; a letter that is missing or wrong in a word of five gives 0.8 or more
 
 
 def of_command(first: str, following: str = "") -> str:
@@ -103,9 +102,10 @@ def unknown_verb(noun: Noun, word: str, words: Words, last: str, *, nameless: bo
     """
     if hint := of_word(word, words) or _of_verb(noun, word, words, last):
         return f"unknown verb {quoted(word)}{hint}"
+    known = [verb.name for verb in verbs.VERBS if verb.noun == noun]
     if last == "impair":  # a word of an impairment or the next verb, misspelled
-        return f"{quoted(word)} is neither {EXAMPLE} nor a verb: {HELP} lists the verbs"
-    known = (verb.name for verb in verbs.VERBS if verb.noun == noun)
+        meant = did_you_mean(word, [*WORDS, *known]) or ":"
+        return f"{quoted(word)} is neither {EXAMPLE} nor a verb{meant} {HELP} lists the verbs"
     near = "" if LIKE_A_BRIDGE.match(word) else _nearest(word, known, "delete" if noun == BRIDGE else "")
     if near:
         return f"unknown verb {quoted(word)}: did you mean {quoted(near)}? {HELP} lists the verbs"
@@ -118,7 +118,7 @@ def _nearest(word: str, known: Iterable[str], removes: str) -> str:
     """Return the known word that was probably meant by an unknown one, or "". removes: the word for _REMOVING."""
     if word in _REMOVING:
         return removes
-    return next(iter(get_close_matches(word.lower(), known, n=1, cutoff=_SIMILAR)), "")
+    return nearest(word, known)
 
 
 def any_bridge(name: str) -> str:

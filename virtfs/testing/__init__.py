@@ -7,5 +7,6 @@ test uses them.
     server      a mount that ends with the process that started it
     netns       a network namespace, and programs in it
     lab         hosts with addresses, and cables between them
+    needs       the capabilities, programs and devices that the fixtures need
     captures    writes the last frames of each interface to files
 """

@@ -7,30 +7,44 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from virtfs.client.bridge import Bridge
 from virtfs.client.cable import Cable
 from virtfs.client.lines import HostVerbs, Impairment, VirtVerbs
 from virtfs.client.mount import Mount
+from virtfs.client.virt import Host as Tap
 from virtfs.client.virt import Virt
 from virtfs.testing.netns import Netns
 
 _PATIENCE: Final = 30.0  # maximum number of seconds to wait for a carrier
+_PLACES: Final = {"host.virt": Virt, "host.virt.host": Tap}  # the ends of the wire of a host, by where they are
 
 
 @dataclass(frozen=True, repr=False)
-class Host:
+class _Fields:
+    name: str
+    netns: Netns
+    virt: Virt
+    addresses: tuple[str, ...]
+
+
+class Host(_Fields):
     """A host: the network stack of a namespace, whose only wire leads to an interface of the mount.
 
     name: also the description of the interface. netns: the namespace that contains the tap. virt: the interface at the
     other end of the wire. addresses: the addresses of the tap, with prefix lengths.
     """
 
-    name: str
-    netns: Netns
-    virt: Virt
-    addresses: tuple[str, ...]
+    if not TYPE_CHECKING:  # a type checker would take a class with __getattr__ for one with every attribute
+
+        def __getattr__(self, name):
+            """Raise the error for an attribute that a host does not have. It says where the interface has it."""
+            raise AttributeError(f"a host has no {name}{_where(name)}", name=name, obj=self)
+
+        def __setattr__(self, name, value):
+            where = _where(name)
+            raise AttributeError(f"a host has no {name}{where}" if where else f"{name} of a host cannot be set")
 
     @property
     def address(self) -> str:
@@ -112,12 +126,15 @@ class Lab:
         need no duplicate address detection, or have passed it.
         verbs: further verbs for its interface, such as mtu=9000, except netns. Nothing is connected to the virt yet:
         use cable(), or open it with `host.virt.open()`.
-        ValueError: there is already a host with this name. TypeError: an argument is not a text, or is netns.
+        ValueError: there is already a host with this name. TypeError: the name or an address is not a text, or netns is
+        given.
         OSError: virtfs refuses an address or a verb; TimeoutError, an address cannot be used.
 
         >>> lab.host("c", "10.0.0.3/24", "fd00::3/64", mtu=1400).virt.host.addresses
         ['10.0.0.3/24', 'fd00::3/64']
         """
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a host is a text such as 'a', not {name!r}")
         if name in self._hosts:
             raise ValueError(f"there is already a host {name!r}")
         if "netns" in verbs:
@@ -215,9 +232,9 @@ class Lab:
         'a'
         """
         if name not in self._hosts:
-            hosts = ", ".join(self._hosts) or "not made yet"
-            advice = f'; for an impairment, write impair="{name}"' if " " in name else ""
-            raise KeyError(f"there is no host {name!r}: the hosts are {hosts}{advice}")
+            hosts = f"the hosts are {', '.join(self._hosts)}" if self._hosts else "no host has been made yet"
+            advice = f'; for an impairment, write impair="{name}"' if " " in str(name) else ""
+            raise KeyError(f"there is no host {name!r}: {hosts}{advice}")
         return self._hosts[name]
 
     def __iter__(self) -> Iterator[Host]:
@@ -227,6 +244,13 @@ class Lab:
         ['a', 'b']
         """
         return iter(self._hosts.values())
+
+
+def _where(name: str) -> str:
+    """Return where the attribute of an interface is that a host lacks, as the end of an error message, or ""."""
+    if name.startswith("_") or hasattr(Host, name) or name in Host.__dataclass_fields__:
+        return ""
+    return next((f": write {of}.{name}" for of, kind in _PLACES.items() if hasattr(kind, name)), "")
 
 
 def _several(value: "str | Iterable[str] | None") -> list[str]:

@@ -14,7 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, TypeVar
 
-from virtfs.testing.server import dying_with_us, found, look_for_programs
+from virtfs.client import waiting
+from virtfs.testing.needs import check_namespace
+from virtfs.testing.server import dying_with_us, found
 
 N = TypeVar("N", bound="Netns")
 
@@ -75,8 +77,11 @@ class Netns:
     """
 
     def __init__(self) -> None:
-        """Make the namespace. OSError: EPERM, this user may not make one; ENOENT, a program is not installed."""
-        look_for_programs()
+        """Make the namespace. OSError: EPERM, this user may not make one; ENOENT, a program is not installed.
+
+        The sentence has the remedy.
+        """
+        check_namespace()
         self._holder = subprocess.Popen(
             dying_with_us("KILL", "unshare", "--net", "sh", "-ec", _HOLD),
             stdin=subprocess.DEVNULL,
@@ -88,12 +93,17 @@ class Netns:
         self._started: list[subprocess.Popen[str]] = []
         self._sockets: list[sockets.socket] = []
         self._closed = False
+        self._namespace = -1  # a descriptor; while it is open, no other namespace gets this one's inode number
         self.pid = self._holder.pid
         self.path = Path(f"/proc/{self.pid}/ns/net")
-        if self._output(self._holder.stdout, 1) != "\n":
-            reason = self._output(self._holder.stderr).strip()
+        try:
+            if self._output(self._holder.stdout, 1) != "\n":
+                reason = self._output(self._holder.stderr).strip()
+                raise OSError(errno.EPERM, f"cannot make a network namespace: {reason}")
+            self._namespace = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except BaseException:
             self.close()
-            raise OSError(errno.EPERM, f"cannot make a network namespace: {reason}")
+            raise
 
     @staticmethod
     def _output(pipe: "IO[str] | None", size: int = -1) -> str:
@@ -120,7 +130,8 @@ class Netns:
 
         options: keyword arguments of subprocess.run(), such as timeout. A stream that is not given is captured.
         CalledProcessError: the command fails, and check is True. FileNotFoundError: there is no such program.
-        TypeError: no word, a word that is not a text, or an option that cannot work here: shell, executable or user.
+        TypeError: no word, a word that is not a text, a timeout that is not a number, or an option that cannot work
+        here: shell, executable or user.
         ValueError: the namespace is closed.
         TimeoutExpired: the command took longer than timeout, in seconds, and was killed. pytest shows the output of
         the command with both errors.
@@ -130,6 +141,7 @@ class Netns:
         """
         self._check_open()
         _check(words, options)
+        waiting.end_of(options.get("timeout"))
         captured = {} if "capture_output" in options else {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         settings: dict[str, Any] = {"text": True, **captured, **options}
         try:
@@ -172,11 +184,17 @@ class Netns:
         """Return a new socket of this process in the namespace. close() closes it, too.
 
         family, kind, proto: those of socket.socket(). OSError: the kernel refuses. ValueError: the namespace is closed.
+        TypeError: one of them is not a number.
 
         >>> with netns.socket() as server:
         ...     server.bind(("127.0.0.1", 80))
         """
         self._check_open()
+        constants: dict[str, object] = {"family": family, "kind": kind, "proto": proto}
+        for name, constant in constants.items():
+            if not isinstance(constant, int):
+                example = {"family": "socket.AF_INET6", "kind": "socket.SOCK_DGRAM"}.get(name, "socket.IPPROTO_ICMP")
+                raise TypeError(f"{name}={constant!r} is not a number: give a constant, such as {example}")
         ours, theirs = sockets.socketpair()
         with ours, theirs:
             words = [sys.executable, "-I", "-c", _MAKE_SOCKET, *map(str, map(int, (family, kind, proto)))]
@@ -260,13 +278,19 @@ class Netns:
                     with suppress(OSError):  # close() flushes, although the program no longer reads
                         pipe.close()
         self._started.clear()
+        if self._namespace >= 0:
+            os.close(self._namespace)
+            self._namespace = -1
 
     def _inside(self) -> list[int]:
-        """Return the process IDs of the programs in the namespace, except this process and the holder."""
-        if self._holder.poll() is not None:
+        """Return the process IDs of the programs in the namespace, except this process and the holder.
+
+        There are none without a namespace of its own: the holder may still be in that of its parent.
+        """
+        if self._namespace < 0:
             return []
         pids = []
-        own = os.stat(self.path).st_ino
+        own = os.fstat(self._namespace).st_ino
         for name in filter(str.isdecimal, os.listdir("/proc")):
             with suppress(OSError):
                 if os.stat(f"/proc/{name}/ns/net").st_ino == own and int(name) not in (os.getpid(), self.pid):

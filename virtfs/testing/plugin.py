@@ -33,8 +33,6 @@ _SERVER: Final[pytest.StashKey[Server]] = pytest.StashKey()
 # Modules whose functions the reports of failed tests leave out, except with --full-trace.
 _OURS: Final = ("virtfs.client.", "virtfs.testing.", "virtfs.scapy", "virtfs.aio")
 _PROPERTY: Final = "virtfs_capture"  # name of a property of a test's report, which JUnit's XML includes
-# Numbers and names of the capabilities that virtfs/host/privileges.py explains (include/uapi/linux/capability.h).
-_NEEDED: Final = {11: "NET_BROADCAST", 12: "NET_ADMIN", 13: "NET_RAW", 19: "SYS_PTRACE", 21: "SYS_ADMIN"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,11 +56,8 @@ def virtfs_mount(pytestconfig: pytest.Config) -> Iterator[Mount]:
 
     The variable VIRTFS has its path, so that the programs that tests start use it, too.
     """
-    if missing := _missing():
-        pytest.fail(_advice(missing), pytrace=False)
     from virtfs.testing.server import Server
 
-    _look_for_programs()
     server = _made(Server)
     pytestconfig.stash[_SERVER] = server
     try:
@@ -88,7 +83,6 @@ def _virtfs_netns() -> Iterator[Callable[[], Netns]]:
     """A function that makes network namespaces, which end after the test."""
     from virtfs.testing.netns import Netns
 
-    _look_for_programs()
     made: list[Netns] = []
 
     def make() -> Netns:
@@ -134,35 +128,15 @@ def _destroy(virt: Virt, config: pytest.Config) -> None:
     destroy(virt)
 
 
-def _missing() -> list[str]:
-    """Return the capabilities for interfaces and namespaces that this process lacks (proc_pid_status(5), CapEff)."""
-    _, _, rest = Path("/proc/self/status").read_bytes().partition(b"CapEff:")
-    held = int(rest.split()[0], 16)
-    return [name for capability, name in _NEEDED.items() if not held & 1 << capability]
-
-
-def _advice(missing: list[str]) -> str:
-    if os.geteuid():
-        return "interfaces need root: run the tests with `virtfs shell -- pytest`"
-    options = " ".join(f"--cap-add {name}" for name in missing)
-    lacking = " and ".join(f"CAP_{name}" for name in missing)
-    return f"root lacks {lacking} here, as in a container: start the container with {options}"
-
-
 def _made(make: Callable[[], T]) -> T:
     """Make what a fixture needs. If the system refuses, for example without /dev/fuse, fail with one line."""
     try:
         return make()
     except OSError as refusal:
         sentence = refusal.strerror or str(refusal)
+        if refusal.filename and sentence == os.strerror(refusal.errno or 0):  # without the name of the file
+            sentence = f"{refusal.filename}: {sentence}"
     pytest.fail(sentence, pytrace=False)  # here, since pytest would also print an exception that is being handled
-
-
-def _look_for_programs() -> None:
-    """Fail with one line if a program is not installed that the fixtures run."""
-    from virtfs.testing.server import look_for_programs
-
-    _made(look_for_programs)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

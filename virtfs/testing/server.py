@@ -17,6 +17,7 @@ from virtfs.client.lines import VirtVerbs
 from virtfs.client.mount import Mount
 from virtfs.client.started import search_path
 from virtfs.client.virt import Virt
+from virtfs.testing.needs import check_mount
 
 HISTORY: Final = "256K"  # bytes of recent frames that each interface keeps
 PATIENCE: Final = 10.0  # maximum number of seconds to wait for the server to end after SIGTERM
@@ -27,18 +28,6 @@ _DYING_WITH_US = ("setpriv", "--pdeathsig")
 # Runs a program, unless the process with ID $0 was killed before setpriv asked for the signal. A child's parent is then
 # another process. It is 0 for the first process of a PID namespace.
 _UNLESS_ALONE = 'case $PPID in "$0"|0) exec "$@" ;; esac'
-
-# Programs that the fixtures run, with the packages of Debian that have them.
-_PROGRAMS: Final = {"ip": "iproute2", "nsenter": "util-linux", "setpriv": "util-linux", "unshare": "util-linux"}
-
-
-def look_for_programs() -> None:
-    """Check that the programs that the fixtures run are installed. OSError: ENOENT, one is not."""
-    lacking = [name for name in _PROGRAMS if shutil.which(name) is None]
-    if lacking:
-        packages = " ".join(dict.fromkeys(_PROGRAMS[name] for name in lacking))
-        reason = f"the fixtures of virtfs need {' and '.join(lacking)}, not found in PATH: install {packages}"
-        raise FileNotFoundError(errno.ENOENT, reason)
 
 
 def dying_with_us(name: str, *command: str) -> list[str]:
@@ -80,11 +69,11 @@ class Server:
 
     net: its mount, in a temporary directory that only this user can enter.
     If the server ends by itself, restart() mounts a new one at the same place, for which `net` stands, too.
-    OSError: the mount fails; the message is that of `virtfs mount`.
+    OSError: the machine lacks what check_mount() looks for; or the mount fails, with the message of `virtfs mount`.
     """
 
     def __init__(self) -> None:
-        look_for_programs()
+        check_mount()
         self._folder, self._lock = temporary.make()
         self._point = self._folder / "virt"
         self._log = self._folder / "log"

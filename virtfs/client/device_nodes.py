@@ -1,4 +1,4 @@
-"""The device nodes that virtfs opens, and the check that a user may open them."""
+"""The device nodes that a server opens, and the check that a user may open them."""
 
 import errno
 import os

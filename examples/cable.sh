@@ -9,9 +9,10 @@
 set -euo pipefail
 virtfs=${1:-${VIRTFS:-/mnt/virt}}
 inside= # what to do in a virtfs shell, which has a mount of its own
-[ ! -w "${VIRTFS-}/ctl" ] || inside=": it is not the mount of this shell: give \"\$VIRTFS\" in its place"
+[ ! -w "${VIRTFS-}/ctl" ] || inside=": it is not the mount of this shell: leave it out"
 [ -e "$virtfs/ctl" ] || { echo "cable.sh: no virtfs at $virtfs${inside:- (virtfs mount $virtfs)}" >&2; exit 1; }
 [ -w "$virtfs/ctl" ] || { echo "cable.sh: only root may write $virtfs/ctl${inside:-: use \`virtfs shell $0\`}" >&2; exit 1; }
+[ -z "$inside" ] || [ "$virtfs" -ef "$VIRTFS" ] || echo "cable.sh: $virtfs$inside" >&2
 
 virts=() spaces=() cats=()
 end() {

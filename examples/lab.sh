@@ -10,9 +10,10 @@ set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 virtfs=${1:-${VIRTFS:-/mnt/virt}}
 inside= # what to do in a virtfs shell, which has a mount of its own
-[ ! -w "${VIRTFS-}/ctl" ] || inside=": it is not the mount of this shell: give \"\$VIRTFS\" in its place"
+[ ! -w "${VIRTFS-}/ctl" ] || inside=": it is not the mount of this shell: leave it out"
 [ -e "$virtfs/ctl" ] || { echo "lab.sh: no virtfs at $virtfs${inside:- (virtfs mount $virtfs)}" >&2; exit 1; }
 [ -w "$virtfs/ctl" ] || { echo "lab.sh: only root may write $virtfs/ctl${inside:-: use \`virtfs shell $0\`}" >&2; exit 1; }
+[ -z "$inside" ] || [ "$virtfs" -ef "$VIRTFS" ] || echo "lab.sh: $virtfs$inside" >&2
 
 # Nothing that lab.ctl creates may exist yet, since all of it is destroyed at the end.
 made=$(sed -n 's/^create \([^ ]*\).*/\1/p' "$here/lab.ctl")

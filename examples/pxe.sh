@@ -26,9 +26,10 @@ exec | vnet | tun | frame | bind) ;;
 *) echo "usage: pxe.sh DIRECTORY exec|vnet|tun|frame|bind [OPTION OF QEMU ...]" >&2; exit 2 ;;
 esac
 inside= # what to do in a virtfs shell, which has a mount of its own
-[ ! -w "${VIRTFS-}/ctl" ] || inside=": it is not the mount of this shell: give \"\$VIRTFS\" in its place"
+[ ! -w "${VIRTFS-}/ctl" ] || inside=": it is not the mount of this shell: leave it out"
 [ -e "$virtfs/ctl" ] || { echo "pxe.sh: no virtfs at $virtfs${inside:- (virtfs mount $virtfs)}" >&2; exit 1; }
 [ -w "$virtfs/ctl" ] || { echo "pxe.sh: only root may write $virtfs/ctl${inside:-: use \`virtfs shell $0\`}" >&2; exit 1; }
+[ -z "$inside" ] || [ "$virtfs" -ef "$VIRTFS" ] || echo "pxe.sh: $virtfs$inside" >&2
 for program in virtfs qemu-system-x86_64 dnsmasq; do
     command -v $program >/dev/null || { echo "pxe.sh: $program is not installed" >&2; exit 1; }
 done

@@ -106,8 +106,19 @@ def test_a_script_in_a_shell_names_the_mount_of_the_shell(mount: Mount, name: st
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        said = f'{name}: {problem}: it is not the mount of this shell: give "$VIRTFS" in its place\n'
+        said = f"{name}: {problem}: it is not the mount of this shell: leave it out\n"
         assert (*finished(running), running.returncode) == ("", said, 1)
+    mount.sh("rm -r /mnt/shell")
+
+
+def test_a_script_of_root_in_a_shell_says_that_it_uses_another_mount(mount: Mount) -> None:
+    """The taps of the other mount are in another network namespace, so the script may fail later."""
+    mount.sh("mkdir /mnt/shell && touch /mnt/shell/ctl")
+    settings = {**os.environ, "VIRTFS": "/mnt/shell"}
+    running = mount.start(str(EXAMPLES / "cable.sh"), DIR, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    output, said = finished(running)
+    assert said == f"cable.sh: {DIR}: it is not the mount of this shell: leave it out\n"
+    assert "3 received" in output
     mount.sh("rm -r /mnt/shell")
 
 

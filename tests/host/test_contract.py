@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 from harness.nets import ip
-from harness.waiting import PATIENCE
+from harness.waiting import PATIENCE, until
 
 from virtfs.core.ids import Unit
 from virtfs.host.fakes import FakeTap
@@ -62,6 +62,8 @@ def _fake() -> Iterator[tuple[TapDevice, Host]]:
 
 @contextmanager
 def _real() -> Iterator[tuple[TapDevice, Host]]:
+    # A program that reads /proc/PID/fdinfo, as those of other tests do, keeps a closed tap for a moment.
+    until(lambda: "tap3" not in dict(socket.if_nameindex()).values(), "the tap of the check before is gone")
     with Tap.open(Unit(3)) as tap:
         ip("link set tap3 addrgenmode none")
         ip("link set tap3 up")

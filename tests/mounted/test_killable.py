@@ -87,7 +87,8 @@ print STDERR "$caught $writes";
     said = writer.communicate(timeout=30)[1]
     assert reached(virt) == 600
     caught, writes = map(int, said.split())
-    assert 1 <= caught < writes
+    assert caught >= 1
+    assert writes >= 2, "the first signal came during a write; another one may come between two"
 
 
 @pytest.mark.parametrize("number", SIGNALS)

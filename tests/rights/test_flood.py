@@ -37,7 +37,7 @@ def test_eight_wait_a_ninth_is_busy_and_others_go_on(virts: Virts, mount: Mount)
     more = [alice.open(f"{hers[0].name}/{name}", os.O_WRONLY) for name in ("ctl", "mtu", "description")]
     file = bob.open(f"{his.name}/ctl", os.O_WRONLY)
     writes = begin(files, "".join(MTUS))
-    until(lambda: all(in_the_server(write.thread) for write in writes), "the server has the scripts")
+    until(lambda: all(virt.read("mtu") != "1500" for virt in hers[1:]), "every script has begun")
     for busy, text in zip(more, ("up\n", "1400\n", "hello\n"), strict=True):
         with fails(errno.EBUSY):
             busy.write(text)

@@ -215,6 +215,17 @@ _LABS = """
     def test_a_switch_with_an_interface(lab, virt):
         assert len(lab.switch(lab.host("a"), virt).members) == 2
 
+    def test_nothing_is_left_of_a_switch_that_is_refused(lab, virtfs_mount):
+        a, b, c = (lab.host(name) for name in "abc")
+        lab.cable(b, c)
+        before = [*virtfs_mount]
+        for refused in ({"dealy": "5ms"}, {}):  # the second one: b has a cable already, and a has got one
+            with pytest.raises(OSError, match="delay|cable"):
+                lab.switch(a, b, **refused)
+            assert [*virtfs_mount] == before
+        assert [*virtfs_mount.bridges] == []
+        lab.cable(a, lab.host("d"))
+
     def test_a_switch_for_jumbo_frames(lab):
         a, b = (lab.host(name, f"10.0.0.{number}/24", mtu=9000) for number, name in enumerate("ab", 1))
         lab.switch(a, b)
@@ -240,7 +251,7 @@ _LABS = """
 
 def test_hosts_and_cables(pytester: pytest.Pytester, elsewhere: Place) -> None:
     pytester.makepyfile(_LABS)
-    pytester.run(*elsewhere.command(*command(pytester)), timeout=50).assert_outcomes(passed=13)
+    pytester.run(*elsewhere.command(*command(pytester)), timeout=50).assert_outcomes(passed=14)
 
 
 _LINES = """

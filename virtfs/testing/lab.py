@@ -192,7 +192,7 @@ class Lab:
         The bridge is in the network namespace of the mount. It is destroyed after the test. Each port has the MTU that
         its host has now.
         hosts: as for cable(). ValueError: no host is given. KeyError: there is no such host. OSError: EBUSY, a host has
-        another cable.
+        another cable; EINVAL, the impairment is wrong. After an error nothing is left of the switch.
 
         >>> len(lab.switch("a", "b").members)
         2
@@ -200,15 +200,18 @@ class Lab:
         if not hosts:
             raise ValueError("a switch needs a host")
         ends = [self._virt(host) for host in hosts]
-        ports = []
-        for end in ends:
-            of = end.description or end.name
-            ports.append(self.net.create(up=True, mtu=end.mtu, history=0, description=f"port of {of}"))
-            self._ports.append(ports[-1])
-            self.net.cable(end, ports[-1], impair, **words)
-        bridge = self.net.bridge(up=True, add=ports)
-        self._bridges.append(bridge)
-        return bridge
+        before = len(self._ports)
+        try:
+            for end in ends:
+                of = end.description or end.name
+                self._ports.append(self.net.create(up=True, mtu=end.mtu, history=0, description=f"port of {of}"))
+                self.net.cable(end, self._ports[-1], impair, **words)
+            self._bridges.append(self.net.bridge(up=True, add=self._ports[before:]))
+        except BaseException:
+            while len(self._ports) > before:
+                destroy(self._ports.pop())
+            raise
+        return self._bridges[-1]
 
     def remove_switches(self) -> None:
         """Destroy the switches, with their ports and cables.

@@ -21,7 +21,7 @@ The language of ctl:
     line_words            splits a line into words
     grammar               parses lines into commands
     nearest               the known word that an unknown one is like
-    unknown_words         what was probably meant by a word that is wrong in its place
+    unknown_words         what a wrong word in a line probably meant
     line_text             formats commands as lines
     help_text             the text of the file help
     verbs                 the tables of commands and verbs

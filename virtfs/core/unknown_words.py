@@ -1,4 +1,4 @@
-"""What the user probably meant by a word that has no meaning in its place, for the error messages of core.grammar."""
+"""Guesses what a wrong word in a line of ctl meant, for the error messages of core.grammar."""
 
 import re
 from collections.abc import Iterable

@@ -56,7 +56,7 @@ def check_namespace() -> None:
 def _check_capabilities(needed: dict[int, str], subject: str) -> None:
     """Look for capabilities in the effective set of this process (proc_pid_status(5), CapEff).
 
-    subject: the beginning of the sentence for a user who is not root.
+    subject: how the sentence for a user who is not root begins.
     """
     _, _, rest = Path("/proc/self/status").read_bytes().partition(b"CapEff:")
     held = int(rest.split()[0], 16)
